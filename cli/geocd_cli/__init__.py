@@ -1,0 +1,1 @@
+"""The command line of geocd: parse, call one function, report."""

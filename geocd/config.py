@@ -1,0 +1,138 @@
+"""Every default of geocd, with its unit. Impossible values fail when they are built."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from geocd.errors import ConfigError
+
+AlignMode = Literal["auto", "off"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+DEFAULT_WEIGHTS = "geocd-vhr"
+NOT_OBSERVED = 255
+"""Value of 'not observed' in change maps and in score rasters."""
+CLASS_CODES = {"building": 1, "road": 2, "change": 3}
+"""Values of the classes in a change map; 0 is 'no change'. Binary weights know 'change' only."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignConfig:
+    """How the after image is co-registered to the before image."""
+
+    mode: AlignMode = "auto"
+    """auto: estimate, judge, apply if it helps. off: trust the georeferencing."""
+    max_shift: float = 100.0
+    """Largest displacement that is believed, in pixels of the reading grid."""
+    overview_size: int = 2048
+    """Longest side, in pixels, of the image on which the alignment is estimated."""
+    min_gain: float = 0.1
+    """Least reduction, in pixels, of the held-out median residual that keeps a warp."""
+
+    def __post_init__(self) -> None:
+        _require(self.mode in ("auto", "off"), f"align must be auto or off, got {self.mode!r}")
+        _require(self.max_shift > 0, f"max_shift must be positive, got {self.max_shift}")
+        _require(
+            self.overview_size >= 256, f"overview_size must be >= 256, got {self.overview_size}"
+        )
+        _require(self.min_gain >= 0, f"min_gain must not be negative, got {self.min_gain}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TilingConfig:
+    """How a pair is cut into windows."""
+
+    tile_size: int = 256
+    """Side of a square window, in pixels; a multiple of 16."""
+    overlap: int = 64
+    """Pixels that a window shares with its neighbour; less than the tile size."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.tile_size >= 32 and self.tile_size % 16 == 0,
+            f"tile size must be a multiple of 16 and at least 32, got {self.tile_size}; "
+            f"try {max(32, round(self.tile_size / 16) * 16)}",
+        )
+        _require(
+            0 <= self.overlap < self.tile_size,
+            f"overlap must be at least 0 and less than the tile size {self.tile_size}, "
+            f"got {self.overlap}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictConfig:
+    """Where and how the network runs."""
+
+    device: DeviceName = "auto"
+    """auto takes CUDA where there is a device, the CPU elsewhere."""
+    batch_size: int = 8
+    """Window pairs in one forward pass."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.device in ("auto", "cpu", "cuda"),
+            f"device must be auto, cpu or cuda, got {self.device!r}",
+        )
+        _require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorizeConfig:
+    """How change polygons are made from the change map."""
+
+    min_area: float = 20.0
+    """Minimum mapping unit: smallest polygon kept, in square metres (pixels without a CRS)."""
+    simplify: float = 0.6
+    """Largest distance between the outline of pixels and the polygon, in pixels."""
+
+    def __post_init__(self) -> None:
+        _require(
+            math.isfinite(self.min_area) and self.min_area >= 0,
+            f"min_area must not be negative, got {self.min_area}",
+        )
+        _require(0 <= self.simplify <= 5, f"simplify must be in 0..5 pixels, got {self.simplify}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectConfig:
+    """Everything that `geocd.detect` can be told beside its inputs and outputs."""
+
+    weights: str = DEFAULT_WEIGHTS
+    """Name of bundled weights, or the path of a weights file."""
+    bands: tuple[int, ...] | None = None
+    """Bands to read, counted from 1, in the order of the weights; None: the first ones."""
+    threshold: float | None = None
+    """Least score of a change, 0..1, for every class; None: the thresholds on the weights card."""
+    gsd: float | None = None
+    """Ground sample distance at which the pair is read, in metres; None: chosen by the card."""
+    pixel_size: float | None = None
+    """Metres that a pixel of images without a CRS covers; None: unknown, read as it is."""
+    align: AlignConfig = field(default_factory=AlignConfig)
+    tiling: TilingConfig = field(default_factory=TilingConfig)
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    vectorize: VectorizeConfig = field(default_factory=VectorizeConfig)
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None:
+            _require(
+                0 < self.threshold < 1, f"threshold must lie between 0 and 1, got {self.threshold}"
+            )
+        for name in ("gsd", "pixel_size"):
+            value = getattr(self, name)
+            _require(
+                value is None or (math.isfinite(value) and value > 0),
+                f"{name} must be positive metres, got {value}",
+            )
+        if self.bands is not None:
+            _require(
+                len(self.bands) > 0 and min(self.bands) >= 1,
+                f"bands are counted from 1, got {','.join(map(str, self.bands))}",
+            )

@@ -1,0 +1,1 @@
+"""Writing change polygons for people: GeoPackage and friends, with styles."""

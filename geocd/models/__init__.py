@@ -1,0 +1,1 @@
+"""Networks, their weights and the cards that travel with the weights."""

@@ -1,0 +1,1 @@
+"""From window pairs to scores: one Predictor protocol, one file a backend."""

@@ -1,0 +1,1 @@
+"""Cutting rasters into windows and putting scores together again."""
