@@ -16,6 +16,18 @@ NOT_OBSERVED = 255
 """Value of 'not observed' in change maps and in score rasters."""
 CLASS_CODES = {"building": 1, "road": 2, "change": 3}
 """Values of the classes in a change map; 0 is 'no change'. Binary weights know 'change' only."""
+CHANGE_MAP_COLOURS = {
+    0: (0, 0, 0, 0),
+    CLASS_CODES["building"]: (213, 94, 0, 255),
+    CLASS_CODES["road"]: (86, 180, 233, 255),
+    CLASS_CODES["change"]: (204, 121, 167, 255),
+    NOT_OBSERVED: (128, 128, 128, 128),
+}
+"""Red, green, blue and alpha (0..255) of each value of a change map.
+
+Vermilion, sky blue and reddish purple differ for every common colour vision (Okabe and Ito, 2008),
+and all three stand out from vegetation, asphalt and soil.
+"""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -92,6 +104,10 @@ class VectorizeConfig:
     """Minimum mapping unit: smallest polygon kept, in square metres (pixels without a CRS)."""
     simplify: float = 0.6
     """Largest distance between the outline of pixels and the polygon, in pixels."""
+    road_elongation: float = 8.0
+    """Least length/width ratio of a road, where the weights do not tell roads from buildings."""
+    road_width: float = 30.0
+    """Largest mean width of a road, in metres, where the weights do not tell them (with a CRS)."""
 
     def __post_init__(self) -> None:
         _require(
@@ -99,6 +115,10 @@ class VectorizeConfig:
             f"min_area must not be negative, got {self.min_area}",
         )
         _require(0 <= self.simplify <= 5, f"simplify must be in 0..5 pixels, got {self.simplify}")
+        _require(
+            self.road_elongation >= 1, f"road_elongation must be >= 1, got {self.road_elongation}"
+        )
+        _require(self.road_width > 0, f"road_width must be positive, got {self.road_width}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,33 @@
+"""Options that several commands share, each defined once."""
+
+from __future__ import annotations
+
+import click
+
+from geocd.config import DEFAULT_WEIGHTS, PredictConfig
+
+weights = click.option(
+    "--weights", default=DEFAULT_WEIGHTS, show_default=True, metavar="NAME|FILE",
+    help="Bundled weights by name (geocd models list), or a weights file.",
+)  # fmt: skip
+device = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=PredictConfig.device,
+    show_default=True, help="Where the network runs.",
+)  # fmt: skip
+pixel_size = click.option(
+    "--pixel-size", type=float, metavar="METRES",
+    help="What a pixel of images without a CRS covers. [unknown: read as they are]",
+)  # fmt: skip
+overwrite = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+
+
+def parse_bands(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """Band numbers from '3,2,1'."""
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"wanted numbers like 3,2,1, got {value!r}") from None

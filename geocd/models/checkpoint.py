@@ -1,0 +1,271 @@
+"""Weights files: safetensors with their card inside. A pickle is never executed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from geocd.errors import (
+    DamagedWeightsError,
+    PickleRefusedError,
+    UnknownWeightsError,
+    WeightsError,
+)
+from geocd.models.card import NONE, WeightsCard
+from geocd.models.registry import build_model
+from geocd.outputs import check_writable, replacing
+
+_CARD = "geocd.card"
+_BUNDLED = Path(__file__).parent / "weights"
+_FOREIGN = {".pt", ".pth", ".ckpt", ".bin", ".tar"}
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A network with its weights and their card, in evaluation mode on the CPU."""
+
+    network: nn.Module
+    card: WeightsCard
+
+
+def bundled_weights() -> list[str]:
+    """Names of the weights that come with geocd, sorted."""
+    return sorted(p.stem for p in _BUNDLED.glob("*.safetensors"))
+
+
+def find_weights(name: str) -> Path:
+    """The file of bundled weights, or of weights given by their path.
+
+    Raises:
+        UnknownWeightsError: neither a bundled name nor a file.
+        WeightsError: a checkpoint of another program, which must be imported first.
+    """
+    if name in bundled_weights():
+        return _BUNDLED / f"{name}.safetensors"
+    path = Path(name)
+    if not path.is_file():
+        raise UnknownWeightsError(
+            f"no weights called {name!r} and no file of that name; "
+            f"bundled are {', '.join(bundled_weights()) or 'none'}"
+        )
+    if path.suffix.lower() in _FOREIGN:
+        raise WeightsError(
+            f"{path} is a PyTorch checkpoint; convert it first: "
+            f"geocd models import {path} -o {path.with_suffix('.safetensors').name}"
+        )
+    return path
+
+
+def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_card(path: Path) -> WeightsCard:
+    """The card of a weights file, without its tensors.
+
+    Raises:
+        DamagedWeightsError: no safetensors file, or one without a card.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_CARD)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise DamagedWeightsError(
+            f"{path} is damaged or no weights file ({error}); fetch it again"
+        ) from None
+    if text is None:
+        raise DamagedWeightsError(
+            f"{path} has no geocd card; convert it with: geocd models import {path} -o OUT"
+        )
+    return WeightsCard.from_json(text)
+
+
+def load_weights(name: str) -> Weights:
+    """A network with weights given by bundled name or by path, checked against their card.
+
+    Raises:
+        UnknownWeightsError: neither a bundled name nor a file.
+        DamagedWeightsError: the tensors are not those that the card was written for.
+        WeightsError: the tensors do not fit the architecture.
+    """
+    path = find_weights(name)
+    card = read_card(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if _tensors_sha256(tensors) != card.tensors_sha256:
+        raise DamagedWeightsError(f"{path}: the tensors do not match the card; fetch it again")
+    network = build_model(
+        card.architecture, bands=len(card.bands), classes=len(card.classes), width=card.width
+    )
+    _load_state(network, tensors, str(path))
+    return Weights(network.eval(), card)
+
+
+def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    state = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    try:
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"{source} does not fit the network: {error}") from None
+    # Counters of seen batches matter to training only; old checkpoints lack them.
+    missing = [k for k in missing if not k.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise WeightsError(
+            f"{source} does not fit the network: "
+            f"{len(missing)} tensors missing ({', '.join(missing[:3])}...), "
+            f"{len(unexpected)} not known ({', '.join(unexpected[:3])}...)"
+        )
+
+
+def save_weights(
+    path: Path, network: nn.Module, card: WeightsCard, *, half: bool = False, overwrite: bool = False
+) -> WeightsCard:
+    """Write a network's weights with their card; atomic. Returns the card with its hash.
+
+    Args:
+        path: ends in ``.safetensors``.
+        network: its state is written, without the counters of batch norm.
+        card: its hash is replaced.
+        half: store floats in 16 bits.
+        overwrite: replace an existing file.
+
+    Raises:
+        OutputExistsError: the file exists and ``overwrite`` is false.
+    """
+    check_writable(path, overwrite=overwrite)
+    tensors = {
+        name: (value.half() if half and value.is_floating_point() else value).cpu().contiguous()
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    card = dataclasses.replace(card, tensors_sha256=_tensors_sha256(tensors))
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={_CARD: card.to_json()})
+    return card
+
+
+def _read_foreign(path: Path) -> dict[str, Tensor]:
+    """The state dictionary of a checkpoint of another program."""
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist")
+    if path.suffix == ".safetensors":
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except safetensors.SafetensorError as error:
+            raise DamagedWeightsError(f"{path} is damaged ({error}); fetch it again") from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" not in str(error):
+            raise DamagedWeightsError(f"{path} is damaged or no checkpoint ({error})") from None
+        raise PickleRefusedError(
+            f"{path} holds more than tensors (a whole module, most likely), and reading it would "
+            "execute code from the file; in the program that made it, save only the state: "
+            "torch.save(model.state_dict(), 'state.pth'), then import that file"
+        ) from None
+    except Exception as error:   # what a damaged pickle raises is anybody's guess
+        raise DamagedWeightsError(f"{path} is damaged or no checkpoint ({error})") from None
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not any(isinstance(v, Tensor) for v in loaded.values()):
+        raise WeightsError(f"{path} holds no state dictionary")
+    tensors = {k: v for k, v in loaded.items() if isinstance(v, Tensor)}
+    return {k.removeprefix("module."): v for k, v in tensors.items()}
+
+
+def _recognise(tensors: Mapping[str, Tensor], source: Path) -> tuple[str, int, int, int]:
+    """(architecture, width, bands, classes) that the tensors' names and shapes tell."""
+    first, final = tensors.get("conv0_0.conv1.weight"), tensors.get("conv_final.weight")
+    if first is None or final is None or first.ndim != 4 or final.ndim != 4:
+        raise WeightsError(
+            f"{source}: the tensors are those of no network that geocd knows how to import "
+            "(SNUNet-CD with ECAM, Siam-NestedUNet with concatenation); "
+            f"found for example {', '.join(list(tensors)[:3])}"
+        )
+    if "Up1_0.up.weight" not in tensors:
+        raise WeightsError(
+            f"{source}: a nested network with bilinear upsampling; only the variant with "
+            "transposed convolutions (Up1_0.up.weight) can be imported"
+        )
+    architecture = "snunet" if "ca.fc1.weight" in tensors else "siam-nested-unet"
+    return architecture, first.shape[0], first.shape[1], final.shape[0]
+
+
+def import_checkpoint(
+    source: Path,
+    target: Path,
+    *,
+    name: str | None = None,
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    gsd: tuple[float, float] | None = None,
+    threshold: float = 0.5,
+    overwrite: bool = False,
+) -> WeightsCard:
+    """Convert a published checkpoint to a weights file with a card.
+
+    Args:
+        source: a state dictionary (``.pth`` or ``.safetensors``), with or without a ``module.``
+            prefix or a wrapping ``state_dict`` key.
+        target: the weights file to write.
+        name: name for the card; default: the target's name.
+        classes: names of the outputs; default for two: none, change.
+        mean: subtracted from each band on the scale 0..255; default 0, as published.
+        std: divisor of each band on the scale 0..255; default 1, as published.
+        gsd: range of ground sample distances in metres; default: any.
+        threshold: least score of a change.
+        overwrite: replace an existing target.
+
+    Raises:
+        PickleRefusedError: reading the source would execute code.
+        DamagedWeightsError: the source cannot be read.
+        WeightsError: the tensors fit no network that is known.
+    """
+    if target.suffix != ".safetensors":
+        raise WeightsError(f"weights are written as .safetensors, not {target.suffix!r}: {target}")
+    tensors = _read_foreign(source)
+    architecture, width, n_bands, n_classes = _recognise(tensors, source)
+    if classes is None:
+        if n_classes > 2:
+            raise WeightsError(f"{source} has {n_classes} outputs; name them with --classes")
+        classes = ("change",) if n_classes == 1 else (NONE, "change")
+    if len(classes) != n_classes:
+        raise WeightsError(f"{source} has {n_classes} outputs, but {len(classes)} names are given")
+    exclusive = classes[0] == NONE
+    network = build_model(architecture, bands=n_bands, classes=n_classes, width=width)
+    _load_state(network, tensors, str(source))
+    known = ("red", "green", "blue")
+    bands = known if n_bands == 3 else tuple(f"band {i + 1}" for i in range(n_bands))
+    card = WeightsCard(
+        name=name or target.stem,
+        architecture=architecture,
+        width=width,
+        classes=tuple(classes),
+        exclusive=exclusive,
+        thresholds=(threshold,) * (n_classes - exclusive),
+        bands=bands,
+        mean=tuple(mean or (0.0,) * n_bands),
+        std=tuple(std or (1.0,) * n_bands),
+        gsd=gsd,
+        summary=f"imported from {source.name}",
+        training={"imported_from": source.name},
+        terms="those of the imported checkpoint",
+    )
+    return save_weights(target, network, card, overwrite=overwrite)

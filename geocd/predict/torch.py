@@ -1,0 +1,84 @@
+"""The torch backend: CPU and CUDA."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geocd.config import DeviceName
+from geocd.errors import ConfigError
+from geocd.models.checkpoint import Weights
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """The torch device of a name.
+
+    Raises:
+        ConfigError: CUDA is asked for and torch sees no CUDA device.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda was asked for, but torch sees no CUDA device; try auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class TorchPredictor:
+    """Runs a network with torch: float32 on the CPU, automatic mixed precision on CUDA.
+
+    Args:
+        weights: network and card.
+        device: auto, cpu or cuda.
+    """
+
+    def __init__(self, weights: Weights, *, device: DeviceName = "auto") -> None:
+        self.card = weights.card
+        self.device = choose_device(device)
+        self._network = weights.network.eval().to(self.device, memory_format=torch.channels_last)
+        shape = (1, -1, 1, 1)
+        self._mean = torch.tensor(self.card.mean, device=self.device).view(shape)
+        self._std = torch.tensor(self.card.std, device=self.device).view(shape)
+
+    @property
+    def description(self) -> str:
+        """Backend, precision and device."""
+        if self.device.type == "cuda":
+            return f"torch, mixed precision, {torch.cuda.get_device_name(self.device)}"
+        return f"torch, float32, CPU with {torch.get_num_threads()} threads"
+
+    def _to_device(self, images: NDArray[np.uint8], pad: tuple[int, int]) -> Tensor:
+        batch = torch.from_numpy(np.ascontiguousarray(images))        # (N, C, H, W), uint8
+        if self.device.type == "cuda":
+            # Bytes cross the bus, from pinned memory, while the GPU still works.
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+        normal = (batch.float() - self._mean) / self._std
+        if any(pad):
+            normal = F.pad(normal, (0, pad[1], 0, pad[0]), mode="replicate")
+        return normal.contiguous(memory_format=torch.channels_last)   # (N, C, H + pad, W + pad)
+
+    def _autocast(self) -> Any:
+        if self.device.type == "cuda":
+            return torch.autocast("cuda", dtype=torch.float16)
+        return nullcontext()
+
+    @torch.inference_mode()
+    def __call__(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Scores (N, change classes, height, width), 0..1, of (N, bands, height, width) bytes."""
+        height, width = before.shape[2:]
+        stride = int(getattr(self._network, "stride", 1))
+        pad = (-height % stride, -width % stride)
+        with self._autocast():
+            logits = self._network(self._to_device(before, pad), self._to_device(after, pad))
+        logits = logits[..., :height, :width].float()                 # (N, K, H, W)
+        if self.card.exclusive:
+            scores = logits.softmax(dim=1)[:, 1:]                     # without "none"
+        else:
+            scores = logits.sigmoid()
+        result: NDArray[np.float32] = scores.contiguous().cpu().numpy()
+        return result

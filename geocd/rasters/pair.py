@@ -1,0 +1,283 @@
+"""Two dates on one grid: windowed reads with a mask of what was observed on both."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import geopandas
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.features import geometry_mask
+
+from geocd.errors import ConfigError, CrsMismatchError, GeocdWarning, InputError, NoOverlapError
+from geocd.rasters.grid import Grid, reproject_geometry
+from geocd.rasters.scene import Sampler, Scene
+
+_SQUARE_ENOUGH = 1.2
+"""Pixels whose sides differ by less than this ratio are read as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairWindow:
+    """A window of both dates.
+
+    Attributes:
+        before, after: shape (bands, height, width), uint8, 0..255; neutral where not valid.
+        valid: shape (height, width), True where both dates were observed.
+    """
+
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class RasterPair:
+    """Two scenes, the grid they are compared on, and the grid of the result.
+
+    Attributes:
+        before, after: the scenes.
+        output_grid: before's grid.
+        grid: the grid for reading: before's at the ground sample distance of the weights, over
+            the ground that both scenes (and the area of interest) share.
+        bands_before, bands_after: bands to read, counted from 1.
+        stretches: values that become 0 and 255, for each date.
+        area: area of interest in before's CRS; None: everything.
+        motion: from (col, row) of ``grid`` to where after shows the same ground.
+    """
+
+    before: Scene
+    after: Scene
+    output_grid: Grid
+    grid: Grid
+    bands_before: tuple[int, ...]
+    bands_after: tuple[int, ...]
+    stretches: tuple[tuple[float, float], tuple[float, float]]
+    area: shapely.Geometry | None = None
+    motion: Affine = Affine.identity()
+
+    def with_motion(self, motion: Affine) -> RasterPair:
+        """The same pair with after read through another motion."""
+        return replace(self, motion=motion)
+
+    def reader(self, *, step: float = 1.0, motion: Affine | None = None) -> PairReader:
+        """A reader of windows; use it as a context manager, in one thread.
+
+        Args:
+            step: side of a pixel of the reading, in pixels of ``grid``.
+            motion: instead of the pair's own.
+        """
+        return PairReader(self, step, self.motion if motion is None else motion)
+
+
+class PairReader:
+    """Reads windows of a pair; after goes through reprojection and motion in one resampling."""
+
+    def __init__(self, pair: RasterPair, step: float, motion: Affine) -> None:
+        self.pair = pair
+        self.grid = pair.grid.scaled(step, step)
+        # Motion acts on the pixels of pair.grid, so it comes before the decimation.
+        moved = replace(self.grid, transform=pair.grid.transform * motion * Affine.scale(step))
+        self._before = Sampler(pair.before, self.grid, stretch=pair.stretches[0])
+        self._after = Sampler(pair.after, moved, stretch=pair.stretches[1])
+        self._stack = ExitStack()
+
+    def __enter__(self) -> PairReader:
+        self._stack.enter_context(self._before)
+        self._stack.enter_context(self._after)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def read_dates(
+        self, rows: slice, cols: slice
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.uint8], NDArray[np.bool_]]:
+        """(before, valid before, after, valid after) as they are, without the area of interest."""
+        before, valid_before = self._before.read(rows, cols, self.pair.bands_before)
+        after, valid_after = self._after.read(rows, cols, self.pair.bands_after)
+        return before, valid_before, after, valid_after
+
+    def read(self, rows: slice, cols: slice) -> PairWindow:
+        """The window of ``grid`` that the slices select; both need a start and a stop."""
+        before, valid_before, after, valid_after = self.read_dates(rows, cols)
+        valid = valid_before & valid_after
+        if not valid.all():
+            before, after = _fill(before, valid), _fill(after, valid)
+        if self.pair.area is not None and valid.any():
+            part = self.grid.crop(rows, cols)
+            valid &= geometry_mask(
+                [self.pair.area], part.shape, part.transform, invert=True, all_touched=False
+            )
+        return PairWindow(before, after, valid)
+
+
+def _fill(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The image with what was not observed on both dates filled from its surroundings.
+
+    The edge of a hole on one date would otherwise look like change to a network. Narrow gaps
+    between tiles take their neighbours' colour, wide holes the mean of the window.
+    """
+    if not valid.any():
+        return np.full_like(image, 127)
+    planes = np.moveaxis(image, 0, -1).astype(np.float32)              # (height, width, bands)
+    weight = valid.astype(np.float32)
+    near = cv2.blur(weight, (9, 9))[..., None]
+    blurred = cv2.blur(planes * weight[..., None], (9, 9)).reshape(planes.shape)
+    mean = planes[valid].mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        filled = np.where(near > 1e-3, blurred / near, mean)
+    out = np.where(valid[..., None], planes, filled)
+    return np.moveaxis(out, -1, 0).astype(np.uint8)
+
+
+def load_area(path: Path, grid: Grid) -> shapely.Geometry:
+    """The union of the polygons of a vector file, in the grid's CRS.
+
+    Raises:
+        InputError: the file cannot be read, or holds no polygon.
+        CrsMismatchError: it has a CRS and the grid has none, or the other way round.
+    """
+    try:
+        layer = geopandas.read_file(path)
+    except Exception as error:   # pyogrio raises several unrelated types
+        raise InputError(f"cannot read the area of interest {path}: {error}") from None
+    layer = layer[layer.geometry.notna() & layer.geometry.geom_type.isin(("Polygon", "MultiPolygon"))]
+    if layer.empty:
+        raise InputError(f"the area of interest {path} holds no polygon")
+    # GeoJSON always claims WGS 84; beside images without a CRS its numbers are pixel units.
+    if grid.crs is None and layer.crs is not None and path.suffix.lower() not in (".geojson", ".json"):
+        raise CrsMismatchError(f"{path} has a CRS, the images have none; give it in pixel units")
+    if grid.crs is not None:
+        if layer.crs is None:
+            raise CrsMismatchError(f"{path} has no CRS, the images have one; assign it first")
+        layer = layer.to_crs(grid.crs.to_wkt())
+    return shapely.make_valid(shapely.union_all(layer.geometry.to_numpy()))
+
+
+def reading_grid(
+    grid: Grid,
+    *,
+    gsd_range: tuple[float, float] | None,
+    gsd: float | None = None,
+    pixel_size: float | None = None,
+) -> Grid:
+    """The grid at which a network should see ground that ``grid`` covers.
+
+    Pixels that are nearly square and within the range stay as they are; others are brought to
+    the nearest end of the range, or to ``gsd``.
+
+    Args:
+        grid: before's grid.
+        gsd_range: ground sample distances that the weights are good for, metres; None: any.
+        gsd: ground sample distance asked for, metres.
+        pixel_size: metres a pixel of a grid without a CRS.
+
+    Raises:
+        ConfigError: ``gsd`` is given, but how large the pixels are is not known.
+    """
+    native = grid.gsd() or (None if pixel_size is None else (pixel_size, pixel_size))
+    if native is None:
+        if gsd is not None:
+            raise ConfigError(
+                "gsd needs to know how large the pixels are, and the images have no CRS; "
+                "give pixel_size (--pixel-size) too"
+            )
+        return grid
+    mean = math.sqrt(native[0] * native[1])
+    target = gsd
+    if target is None:
+        low, high = gsd_range or (mean, mean)
+        target = min(max(mean, low), high)
+        square = max(native) / min(native) < _SQUARE_ENOUGH
+        if square and abs(target / mean - 1) < 0.02:
+            return grid
+    return grid.scaled(target / native[0], target / native[1])
+
+
+def open_pair(
+    before: str | Path,
+    after: str | Path,
+    *,
+    channels: int,
+    gsd_range: tuple[float, float] | None = None,
+    bands: Sequence[int] | None = None,
+    gsd: float | None = None,
+    pixel_size: float | None = None,
+    area: Path | None = None,
+) -> RasterPair:
+    """Two scenes on a common grid.
+
+    Args:
+        before: file, URL, VRT or folder of the earlier date.
+        after: of the later date.
+        channels: bands that the network takes.
+        gsd_range: ground sample distances that the weights are good for, metres.
+        bands: bands to read, counted from 1.
+        gsd: ground sample distance to read at, metres.
+        pixel_size: metres a pixel of images without a CRS.
+        area: vector file with the area of interest.
+
+    Raises:
+        InputError: and its kinds; see ``geocd.errors``.
+    """
+    first, second = Scene.open(before), Scene.open(after)
+    if (first.crs is None) != (second.crs is None):
+        bare, other = (first, second) if first.crs is None else (second, first)
+        raise CrsMismatchError(
+            f"{bare.name} has no CRS, but {other.name} is {other.grid.describe()}; assign it with: "
+            f"gdal_edit.py -a_srs EPSG:... {bare.name}"
+        )
+    shared = shapely.intersection(first.footprint(first.crs), second.footprint(first.crs))
+    polygon = load_area(area, first.grid) if area is not None else None
+    everything = reading_grid(first.grid, gsd_range=gsd_range, gsd=gsd, pixel_size=pixel_size)
+    span = None if shared.area == 0 else everything.slices_over(shared)
+    if span is None:
+        raise NoOverlapError(
+            f"the images share no ground: before covers {_bounds(first, first.crs)}, after covers "
+            f"{_bounds(second, first.crs)} (both in before's CRS); check which files belong together"
+        )
+    if polygon is not None:
+        wanted = shapely.intersection(shared, polygon)
+        span = None if wanted.area == 0 else everything.slices_over(wanted)
+        if span is None:
+            raise NoOverlapError(f"the area of interest {area} lies outside what both images show")
+    for scene in (first, second):
+        _warn_if_coarse(scene, gsd_range)
+    bands_before = first.choose_bands(channels, bands)
+    bands_after = second.choose_bands(channels, bands)
+    return RasterPair(
+        before=first,
+        after=second,
+        output_grid=first.grid,
+        grid=everything.crop(*span),
+        bands_before=bands_before,
+        bands_after=bands_after,
+        stretches=(first.stretch(bands_before), second.stretch(bands_after)),
+        area=polygon,
+    )
+
+
+def _bounds(scene: Scene, crs: CRS | None) -> str:
+    left, bottom, right, top = scene.footprint(crs).bounds
+    return f"{left:.6g} {bottom:.6g} {right:.6g} {top:.6g}"
+
+
+def _warn_if_coarse(scene: Scene, gsd_range: tuple[float, float] | None) -> None:
+    gsd = scene.grid.gsd()
+    if gsd and gsd_range and math.sqrt(gsd[0] * gsd[1]) > 1.5 * gsd_range[1]:
+        warnings.warn(
+            f"{scene.name} has pixels of {math.sqrt(gsd[0] * gsd[1]):.1f} m, the weights are good "
+            f"for {gsd_range[0]:g} to {gsd_range[1]:g} m; expect little of the result",
+            GeocdWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,123 @@
+"""Writing rasters: rows streamed to a tiled GeoTIFF, which becomes a COG in the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+
+from geocd.config import NOT_OBSERVED
+from geocd.errors import OutputError
+from geocd.rasters.grid import Grid
+
+_BLOCK = 256
+_CACHE_BYTES = 128 * 2**20
+PROVENANCE_DOMAIN = "GEOCD"
+"""Metadata domain of GeoTIFFs that holds the item ``provenance``, as JSON."""
+
+
+class RowWriter:
+    """Writes a uint8 raster from top to bottom; holds at most a block of rows.
+
+    Args:
+        path: tiled GeoTIFF to create.
+        grid: where its pixels sit.
+        bands: descriptions of the bands.
+        colours: colour table of the first band: red, green, blue, alpha by value.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        grid: Grid,
+        *,
+        bands: tuple[str, ...],
+        colours: Mapping[int, tuple[int, int, int, int]] | None = None,
+    ) -> None:
+        self.path, self.grid = path, grid
+        with _writing(path):
+            self._dataset: Any = rasterio.open(
+                path, "w", driver="GTiff", crs=grid.crs, transform=grid.transform,
+                height=grid.height, width=grid.width, count=len(bands), dtype="uint8",
+                nodata=NOT_OBSERVED, tiled=True, blockxsize=_BLOCK, blockysize=_BLOCK,
+                compress="deflate", zlevel=1, BIGTIFF="IF_SAFER", SPARSE_OK=True,
+            )  # fmt: skip
+            self._dataset.descriptions = bands
+            if colours:
+                self._dataset.write_colormap(1, dict(colours))
+        self._row = 0
+        self._held = np.empty((len(bands), 0, grid.width), np.uint8)
+
+    def write(self, rows: NDArray[np.uint8]) -> None:
+        """Append rows, shape (bands, rows, width)."""
+        self._held = np.concatenate([self._held, rows], axis=1)
+        # Whole blocks only: a block written twice would be compressed twice.
+        ready = self._held.shape[1] // _BLOCK * _BLOCK
+        if self._row + self._held.shape[1] == self.grid.height:
+            ready = self._held.shape[1]
+        if ready:
+            window = rasterio.windows.Window(0, self._row, self.grid.width, ready)
+            with _writing(self.path):
+                self._dataset.write(self._held[:, :ready], window=window)
+            self._held = self._held[:, ready:].copy()
+            self._row += ready
+
+    def tag(self, provenance: Mapping[str, Any]) -> None:
+        """Store what made the raster."""
+        with _writing(self.path):
+            self._dataset.update_tags(TIFFTAG_SOFTWARE=f"geocd {provenance.get('geocd', '')}")
+            self._dataset.update_tags(
+                ns=PROVENANCE_DOMAIN, provenance=json.dumps(provenance, sort_keys=True)
+            )
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        with _writing(self.path):
+            self._dataset.close()
+
+
+def write_cog(source: Path, target: Path, *, overviews: str) -> None:
+    """Copy a GeoTIFF to a cloud-optimised one, in bounded memory.
+
+    Args:
+        source: a tiled GeoTIFF.
+        target: what to write; give a temporary name and rename it.
+        overviews: resampling of the overviews: "mode" for classes, "average" for scores.
+    """
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), _writing(target):
+        rasterio.shutil.copy(
+            source, target, driver="COG", compress="deflate", blocksize=512,
+            overview_resampling=overviews, BIGTIFF="IF_SAFER",
+        )  # fmt: skip
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What ``RowWriter.tag`` stored; empty if nothing."""
+    with rasterio.open(path) as dataset:
+        text = dataset.tags(ns=PROVENANCE_DOMAIN).get("provenance", "{}")
+    stored: dict[str, Any] = json.loads(text)
+    return stored
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RasterioError as error:
+        raise OutputError(
+            f"cannot write {path}: {error}; is the disk full or the folder read-only?"
+        ) from None

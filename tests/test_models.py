@@ -1,0 +1,254 @@
+"""Networks equal the reference, cards travel, pickles are never executed."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from geocd.errors import (
+    DamagedWeightsError,
+    OutputExistsError,
+    PickleRefusedError,
+    UnknownModelError,
+    UnknownWeightsError,
+    WeightsError,
+)
+from geocd.models.card import WeightsCard
+from geocd.models.checkpoint import (
+    bundled_weights,
+    find_weights,
+    import_checkpoint,
+    load_weights,
+    read_card,
+    save_weights,
+)
+from geocd.models.registry import build_model, known_models
+from geocd.models.snunet import SiamNestedUNet, SNUNet
+
+NAMES = known_models()
+
+
+def _card(**changes: object) -> WeightsCard:
+    card = WeightsCard(
+        name="test", architecture="snunet", width=8, classes=("none", "change"), exclusive=True,
+        thresholds=(0.5,), bands=("red", "green", "blue"), mean=(0.0,) * 3, std=(1.0,) * 3,
+    )  # fmt: skip
+    return dataclasses.replace(card, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [("snunet_ecam_w8", SNUNet), ("siam_nestedunet_conc_w8", SiamNestedUNet)],
+)
+def test_outputs_equal_the_reference_network(reference, name, network):
+    model = network(width=8).eval()
+    model.load_state_dict(load_file(reference / f"{name}.safetensors"))
+    io = np.load(reference / f"{name}_io.npz")
+    before, after = torch.from_numpy(io["before"]), torch.from_numpy(io["after"])
+    with torch.inference_mode():
+        outputs = [model(before, after)] if network is SNUNet else model.all_logits(before, after)
+    expected = sorted(key for key in io.files if key.startswith("logits"))
+    assert len(outputs) == len(expected)
+    for output, key in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(output.numpy(), io[key], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("width", "parameters"), [(8, 754_762), (16, 3_012_178), (32, 12_034_978), (48, 27_068_402)]
+)
+def test_snunet_has_the_published_number_of_parameters(width, parameters):
+    assert sum(p.numel() for p in SNUNet(width=width).parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("bands", "classes", "width"), [(3, 2, 8), (1, 1, 8), (4, 3, 16)])
+def test_any_width_bands_and_classes_give_logits_of_the_images_size(name, bands, classes, width):
+    network = build_model(name, bands=bands, classes=classes, width=width)
+    before, after = torch.randn(2, 2, bands, 32, 48)
+    assert network(before, after).shape == (2, classes, 32, 48)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_gets_a_gradient(name):
+    network = build_model(name, bands=3, classes=2, width=8)
+    before, after = torch.randn(2, 2, 3, 32, 32)
+    network(before, after).square().sum().backward()
+    without = [n for n, p in network.named_parameters() if p.grad is None]
+    assert without == []
+
+
+def test_swapping_the_dates_does_not_change_the_default_network():
+    network = build_model("siam-nested-lite", bands=3, classes=2, width=16).eval()
+    before, after = torch.randn(2, 1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(before, after), network(after, before))
+
+
+def test_an_unknown_architecture_is_refused_with_the_known_ones():
+    with pytest.raises(UnknownModelError, match="snunet"):
+        build_model("resnet", bands=3, classes=2, width=8)
+
+
+def test_weights_and_card_survive_the_file(tmp_path):
+    network = SNUNet(width=8)
+    written = save_weights(tmp_path / "w.safetensors", network, _card(limitations=("a", "b")))
+    loaded = load_weights(str(tmp_path / "w.safetensors"))
+    assert loaded.card == written
+    for key, value in loaded.network.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(value, network.state_dict()[key])
+
+
+def test_half_precision_weights_are_close(tmp_path):
+    network = SNUNet(width=8).eval()
+    save_weights(tmp_path / "w.safetensors", network, _card(), half=True)
+    loaded = load_weights(str(tmp_path / "w.safetensors")).network
+    before, after = torch.rand(2, 1, 3, 32, 32) * 255
+    with torch.inference_mode():
+        wanted = network(before, after).softmax(1)
+        torch.testing.assert_close(loaded(before, after).softmax(1), wanted, atol=1e-2, rtol=0)
+
+
+def test_existing_weights_are_not_replaced_unasked(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"precious")
+    with pytest.raises(OutputExistsError):
+        save_weights(tmp_path / "w.safetensors", SNUNet(width=8), _card())
+    assert (tmp_path / "w.safetensors").read_bytes() == b"precious"
+
+
+def test_one_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, SNUNet(width=8), _card())
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedWeightsError, match="do not match the card"):
+        load_weights(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"\xff" * 64])
+def test_a_file_that_is_no_weights_file_is_refused(tmp_path, content):
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(DamagedWeightsError):
+        load_weights(str(tmp_path / "w.safetensors"))
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    save_weights(tmp_path / "w.safetensors", SNUNet(width=8), _card(width=16))
+    with pytest.raises(WeightsError, match="does not fit"):
+        load_weights(str(tmp_path / "w.safetensors"))
+
+
+def test_unknown_weights_are_refused_with_the_bundled_ones():
+    with pytest.raises(UnknownWeightsError, match="geocd-vhr"):
+        find_weights("nothing-of-that-name")
+
+
+def test_a_checkpoint_is_not_taken_for_weights_but_told_how_to_import(tmp_path):
+    (tmp_path / "net.pth").write_bytes(b"x")
+    with pytest.raises(WeightsError, match="geocd models import"):
+        find_weights(str(tmp_path / "net.pth"))
+
+
+def test_bundled_weights_load_and_say_where_they_come_from():
+    assert "geocd-vhr" in bundled_weights()
+    for name in bundled_weights():
+        card = load_weights(name).card
+        assert card.training["data"]
+        assert all(source["origin"] and source["terms"] for source in card.training["data"])
+        assert card.terms
+        assert card.limitations
+        assert card.validation
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("network", [SNUNet, SiamNestedUNet])
+def test_published_checkpoints_are_imported(tmp_path, prefix, wrapped, network):
+    original = network(width=8).eval()
+    state = {prefix + key: value for key, value in original.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "net.pth")
+    card = import_checkpoint(tmp_path / "net.pth", tmp_path / "net.safetensors")
+    assert (card.width, card.classes) == (8, ("none", "change"))
+    imported = load_weights(str(tmp_path / "net.safetensors")).network
+    before, after = torch.rand(2, 1, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(imported(before, after), original(before, after))
+
+
+def test_reference_weights_are_imported(reference, tmp_path):
+    card = import_checkpoint(reference / "snunet_ecam_w8.safetensors", tmp_path / "w.safetensors")
+    assert (card.architecture, card.width) == ("snunet", 8)
+
+
+class _Tripwire:
+    """Pickles to something that writes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_is_refused_and_never_executed(tmp_path):
+    trace = tmp_path / "executed"
+    torch.save(_Tripwire(trace), tmp_path / "module.pth")
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(_Tripwire(trace)))
+    for name in ("module.pth", "plain.pkl"):
+        with pytest.raises(PickleRefusedError, match="state_dict"):
+            import_checkpoint(tmp_path / name, tmp_path / "out.safetensors")
+    assert not trace.exists()
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_whole_module_is_refused_with_what_to_do(tmp_path):
+    torch.save(SNUNet(width=8), tmp_path / "module.pth")
+    with pytest.raises(PickleRefusedError, match=r"torch.save\(model.state_dict\(\)"):
+        import_checkpoint(tmp_path / "module.pth", tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04truncated"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "net.pth").write_bytes(content)
+    with pytest.raises(WeightsError):
+        import_checkpoint(tmp_path / "net.pth", tmp_path / "out.safetensors")
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    save_file({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="no network that geocd knows"):
+        import_checkpoint(tmp_path / "other.safetensors", tmp_path / "out.safetensors")
+
+
+def test_a_checkpoint_with_a_missing_tensor_is_refused(tmp_path):
+    state = SNUNet(width=8).state_dict()
+    del state["conv2_1.conv1.weight"]
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match=r"conv2_1\.conv1\.weight"):
+        import_checkpoint(tmp_path / "net.pth", tmp_path / "out.safetensors")
+
+
+def test_a_card_round_trips_through_json():
+    card = _card(gsd=(0.4, 1.0), training={"data": [{"origin": "x"}]}, limitations=("none",))
+    assert WeightsCard.from_json(card.to_json()) == card
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"thresholds": (0.5, 0.5)}, {"mean": (0.0,)}, {"classes": ("change", "none")}],
+)
+def test_a_card_that_contradicts_itself_is_refused(changes):
+    with pytest.raises(WeightsError):
+        _card(**changes)
+
+
+def test_a_card_can_be_read_without_the_tensors(tmp_path):
+    save_weights(tmp_path / "w.safetensors", SNUNet(width=8), _card())
+    assert read_card(tmp_path / "w.safetensors").name == "test"
