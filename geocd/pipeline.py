@@ -17,7 +17,7 @@ from rasterio.enums import Resampling
 from geocd import outputs
 from geocd.align import Alignment, GrayPair, estimate
 from geocd.config import CHANGE_MAP_COLOURS, CLASS_CODES, NOT_OBSERVED, DetectConfig
-from geocd.errors import NothingObservedError
+from geocd.errors import ConfigError, NothingObservedError
 from geocd.maps import check_output, write_changes, write_raster_style
 from geocd.models.card import WeightsCard
 from geocd.models.checkpoint import load_weights
@@ -33,7 +33,7 @@ from geocd.vectorize import trace_changes
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
 
-_ROWS = 512   # rows of the output that are made at a time
+_ROWS = 512  # rows of the output that are made at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,9 @@ class DetectResult:
         gsd = self.reading_gsd
         scale = "in pixel units" if gsd is None else f"at {gsd[1]:.2f} x {gsd[0]:.2f} m"
         lines.append(f"read {scale}; {self.weights['name']} on {self.backend}")
-        lines += [f"{name} -> {p}" for name, p in (("mask", self.mask), ("scores", self.scores)) if p]
+        lines += [
+            f"{name} -> {p}" for name, p in (("mask", self.mask), ("scores", self.scores)) if p
+        ]
         lines.append(f"{sum(self.seconds.values()):.1f} s")
         return "\n".join(lines)
 
@@ -165,6 +167,7 @@ def detect(
     """
     config = config or DetectConfig()
     targets = _targets(output, mask, scores, overwrite=overwrite)
+    _refuse_shared_paths(targets, [before, after, aoi])
     report: Progress = progress or (lambda stage, done, total: None)
     clock = _Clock()
     with clock.stage("open"):
@@ -226,6 +229,21 @@ def _targets(
     return targets
 
 
+def _refuse_shared_paths(targets: dict[str, Path], inputs: list[str | Path | None]) -> None:
+    """No output may be another output or an input; inputs are never modified."""
+    taken: dict[Path, str] = {}
+    for source in inputs:
+        if source is not None:
+            taken[Path(source).resolve()] = "an input"
+    for role, path in targets.items():
+        if path.resolve() in taken:
+            raise ConfigError(
+                f"{role} would be written to {path}, the same file as {taken[path.resolve()]}; "
+                "give every output a name of its own"
+            )
+        taken[path.resolve()] = f"the output {role}"
+
+
 class _Workspace:
     """Temporary rasters beside the output, removed with the stack."""
 
@@ -253,7 +271,7 @@ def _align(pair: RasterPair, config: DetectConfig) -> Alignment:
 def _window_pair(pair: RasterPair, rows: slice, cols: slice, motion: Affine) -> RasterPair:
     """The pair cut to a window; motion acts on the uncut grid and is moved along."""
     corner = Affine.translation(cols.start, rows.start)
-    return replace(pair, grid=pair.grid.crop(rows, cols), motion=~corner * motion * corner)
+    return replace(pair, grid=pair.grid.crop(rows, cols), motion=~corner @ motion @ corner)
 
 
 def _gray(image: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -328,9 +346,7 @@ def _record(
         "architecture": card.architecture,
         "sha256": card.tensors_sha256,
     }
-    return provenance(
-        inputs=inputs, weights=weights, config=config, alignment=alignment.to_dict()
-    )
+    return provenance(inputs=inputs, weights=weights, config=config, alignment=alignment.to_dict())
 
 
 def _summarise(changes: geopandas.GeoDataFrame) -> dict[str, KindSummary]:

@@ -26,3 +26,12 @@ def reference() -> Path:
     if not REFERENCE.is_dir():
         pytest.skip(f"no parity fixtures in {REFERENCE}; set GEOCD_DATA")
     return REFERENCE
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where everything is said to be there (GEOCD_NO_SKIPS=1), a skip is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if skipped and os.environ.get("GEOCD_NO_SKIPS") == "1" and exitstatus == pytest.ExitCode.OK:
+        reporter.write_line(f"{len(skipped)} tests were skipped, and GEOCD_NO_SKIPS=1", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

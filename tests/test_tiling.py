@@ -96,7 +96,7 @@ def test_a_window_above_taken_rows_is_refused():
 def test_the_class_with_the_larger_margin_wins():
     scores = np.array([[[200, 130, 10]], [[150, 190, 10]]], np.uint8)
     change = classify(scores, (0.5, 0.3), (1, 2))
-    assert change.tolist() == [[2, 2, 0]]   # margins 73 : 74, 3 : 114, none
+    assert change.tolist() == [[2, 2, 0]]  # margins 73 : 74, 3 : 114, none
 
 
 def test_what_is_not_observed_is_neither_change_nor_no_change():

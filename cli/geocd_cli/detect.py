@@ -23,41 +23,103 @@ from geocd_cli.reporting import StageProgress, translate_errors
 @click.command()
 @click.argument("before")
 @click.argument("after")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
-              help="Change polygons; the extension chooses .gpkg, .geojson, .fgb or .parquet.")
-@click.option("--mask", type=click.Path(path_type=Path),
-              help="Also write the change map, a GeoTIFF (COG) on before's grid.")
-@click.option("--scores", type=click.Path(path_type=Path),
-              help="Also write the scores, a GeoTIFF (COG) with one band a class.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Change polygons; the extension chooses .gpkg, .geojson, .fgb or .parquet.",
+)
+@click.option(
+    "--mask",
+    type=click.Path(path_type=Path),
+    help="Also write the change map, a GeoTIFF (COG) on before's grid.",
+)
+@click.option(
+    "--scores",
+    type=click.Path(path_type=Path),
+    help="Also write the scores, a GeoTIFF (COG) with one band a class.",
+)
 @options.weights
-@click.option("--bands", callback=options.parse_bands, metavar="R,G,B",
-              help="Bands to read, counted from 1, in the order of the weights. [first ones]")
-@click.option("--threshold", type=float, metavar="0..1",
-              help="Least score of a change. [from the weights card]")
-@click.option("--tile-size", type=int, default=TilingConfig.tile_size, show_default=True,
-              help="Side of a window, in pixels; a multiple of 16.")
-@click.option("--overlap", type=int, default=TilingConfig.overlap, show_default=True,
-              help="Pixels that windows share with their neighbours.")
-@click.option("--min-area", type=float, default=VectorizeConfig.min_area, show_default=True,
-              help="Smallest polygon kept, in square metres (pixels without a CRS).")
-@click.option("--align", type=click.Choice(["auto", "off"]), default=AlignConfig.mode,
-              show_default=True, help="auto: measure the misregistration, and correct it if that "
-              "helps. off: trust the georeferencing.")
+@click.option(
+    "--bands",
+    callback=options.parse_bands,
+    metavar="R,G,B",
+    help="Bands to read, counted from 1, in the order of the weights. [first ones]",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    metavar="0..1",
+    help="Least score of a change. [from the weights card]",
+)
+@click.option(
+    "--tile-size",
+    type=int,
+    default=TilingConfig().tile_size,
+    show_default=True,
+    help="Side of a window, in pixels; a multiple of 16.",
+)
+@click.option(
+    "--overlap",
+    type=int,
+    default=TilingConfig().overlap,
+    show_default=True,
+    help="Pixels that windows share with their neighbours.",
+)
+@click.option(
+    "--min-area",
+    type=float,
+    default=VectorizeConfig().min_area,
+    show_default=True,
+    help="Smallest polygon kept, in square metres (pixels without a CRS).",
+)
+@click.option(
+    "--align",
+    type=click.Choice(["auto", "off"]),
+    default=AlignConfig().mode,
+    show_default=True,
+    help="auto: measure the misregistration, and correct it if that "
+    "helps. off: trust the georeferencing.",
+)
 @options.device
-@click.option("--gsd", type=float, metavar="METRES",
-              help="Ground sample distance to read at. [what the weights are good for]")
+@click.option(
+    "--gsd",
+    type=float,
+    metavar="METRES",
+    help="Ground sample distance to read at. [what the weights are good for]",
+)
 @options.pixel_size
-@click.option("--aoi", type=click.Path(path_type=Path), metavar="POLYGON",
-              help="Vector file; ground outside its polygons counts as not observed.")
+@click.option(
+    "--aoi",
+    type=click.Path(path_type=Path),
+    metavar="POLYGON",
+    help="Vector file; ground outside its polygons counts as not observed.",
+)
 @options.overwrite
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
 @translate_errors
 def detect(
-    before: str, after: str, output: Path, mask: Path | None, scores: Path | None, weights: str,
-    bands: tuple[int, ...] | None, threshold: float | None, tile_size: int, overlap: int,
-    min_area: float, align: AlignMode, device: DeviceName, gsd: float | None,
-    pixel_size: float | None, aoi: Path | None, overwrite: bool, quiet: bool, as_json: bool,
+    before: str,
+    after: str,
+    output: Path,
+    mask: Path | None,
+    scores: Path | None,
+    weights: str,
+    bands: tuple[int, ...] | None,
+    threshold: float | None,
+    tile_size: int,
+    overlap: int,
+    min_area: float,
+    align: AlignMode,
+    device: DeviceName,
+    gsd: float | None,
+    pixel_size: float | None,
+    aoi: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Find what changed between BEFORE and AFTER.
 
@@ -69,19 +131,30 @@ def detect(
     geocd detect 2011/ 2023/ -o changes.gpkg --mask mask.tif --aoi district.geojson
     """
     config = DetectConfig(
-        weights=weights, bands=bands, threshold=threshold, gsd=gsd, pixel_size=pixel_size,
-        align=AlignConfig(mode=align), tiling=TilingConfig(tile_size=tile_size, overlap=overlap),
-        predict=PredictConfig(device=device), vectorize=VectorizeConfig(min_area=min_area),
+        weights=weights,
+        bands=bands,
+        threshold=threshold,
+        gsd=gsd,
+        pixel_size=pixel_size,
+        align=AlignConfig(mode=align),
+        tiling=TilingConfig(tile_size=tile_size, overlap=overlap),
+        predict=PredictConfig(device=device),
+        vectorize=VectorizeConfig(min_area=min_area),
     )
     from geocd.pipeline import detect as run
 
     result = run(
-        before, after, output, mask=mask, scores=scores, aoi=aoi, config=config,
-        overwrite=overwrite, progress=StageProgress(quiet=quiet),
+        before,
+        after,
+        output,
+        mask=mask,
+        scores=scores,
+        aoi=aoi,
+        config=config,
+        overwrite=overwrite,
+        progress=StageProgress(quiet=quiet),
     )
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=1))
     elif not quiet:
         click.echo(result.report())
-
-

@@ -13,18 +13,40 @@ from geocd_cli.reporting import StageProgress, translate_errors
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), required=True,
-              help="Folder with A/ (before), B/ (after) and label/ (0 no change).")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder with A/ (before), B/ (after) and label/ (0 no change).",
+)
 @options.weights
 @options.pixel_size
-@click.option("--kind", type=click.Choice(["building", "road"]), default="building",
-              show_default=True, help="Kind of change that the labels show.")
-@click.option("--threshold", type=float, metavar="0..1",
-              help="Least score of a change. [from the weights card]")
-@click.option("--gsd", type=float, metavar="METRES",
-              help="Ground sample distance to read at. [what the weights are good for]")
-@click.option("--align", type=click.Choice(["auto", "off"]), default=AlignConfig.mode,
-              show_default=True, help="As for detect.")
+@click.option(
+    "--kind",
+    type=click.Choice(["building", "road"]),
+    default="building",
+    show_default=True,
+    help="Kind of change that the labels show.",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    metavar="0..1",
+    help="Least score of a change. [from the weights card]",
+)
+@click.option(
+    "--gsd",
+    type=float,
+    metavar="METRES",
+    help="Ground sample distance to read at. [what the weights are good for]",
+)
+@click.option(
+    "--align",
+    type=click.Choice(["auto", "off"]),
+    default=AlignConfig().mode,
+    show_default=True,
+    help="As for detect.",
+)
 @options.device
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

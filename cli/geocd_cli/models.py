@@ -55,16 +55,30 @@ def _numbers(
 
 @models.command("import")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
-              help="Weights file to write, ending in .safetensors.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Weights file to write, ending in .safetensors.",
+)
 @click.option("--name", help="Name for the card. [the output's]")
 @click.option("--classes", help="Names of the outputs, as in none,building,road.")
 @click.option("--mean", callback=_numbers, help="Mean a band, on 0..255. [0]")
 @click.option("--std", callback=_numbers, help="Deviation a band, on 0..255. [1]")
-@click.option("--gsd", callback=_numbers, metavar="MIN,MAX",
-              help="Ground sample distances that the weights are good for, metres. [any]")
-@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-              default=0.5, show_default=True, help="Least score of a change.")
+@click.option(
+    "--gsd",
+    callback=_numbers,
+    metavar="MIN,MAX",
+    help="Ground sample distances that the weights are good for, metres. [any]",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="Least score of a change.",
+)
 @options.overwrite
 @translate_errors
 def import_model(

@@ -11,7 +11,7 @@ weights = click.option(
     help="Bundled weights by name (geocd models list), or a weights file.",
 )  # fmt: skip
 device = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=PredictConfig.device,
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=PredictConfig().device,
     show_default=True, help="Where the network runs.",
 )  # fmt: skip
 pixel_size = click.option(

@@ -12,20 +12,44 @@ from geocd_cli.reporting import StageProgress, translate_errors
 
 
 @click.command()
-@click.option("--config", "recipe_name", required=True, metavar="NAME|FILE",
-              help="Recipe: a bundled name (geocd-vhr) or a TOML file.")
-@click.option("--data", type=click.Path(path_type=Path), required=True,
-              help="Root of the folders that the recipe names.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
-              help="Folder of checkpoint, log and weights; a run in it is resumed.")
+@click.option(
+    "--config",
+    "recipe_name",
+    required=True,
+    metavar="NAME|FILE",
+    help="Recipe: a bundled name (geocd-vhr) or a TOML file.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Root of the folders that the recipe names.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of checkpoint, log and weights; a run in it is resumed.",
+)
 @click.option("--steps", type=int, help="Stop after so many more steps. [to the end]")
 @click.option("--threads", type=int, help="Threads of torch. [its own choice]")
-@click.option("--workers", type=int, default=1, show_default=True,
-              help="Processes that make training pairs.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
-              help="Where to train.")
-@click.option("--validation", multiple=True,
-              metavar="NAME=FILE", help="Output of 'geocd evaluate --json' for the card.")
+@click.option(
+    "--workers", type=int, default=1, show_default=True, help="Processes that make training pairs."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where to train.",
+)
+@click.option(
+    "--validation",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Output of 'geocd evaluate --json' for the card.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @translate_errors
 def train(

@@ -21,8 +21,8 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (B, C, H, W) to (B, C, 1, 1), 0..1."""
-        mean = x.mean(dim=(2, 3), keepdim=True)               # (B, C, 1, 1)
-        peak = x.amax(dim=(2, 3), keepdim=True)               # (B, C, 1, 1)
+        mean = x.mean(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
+        peak = x.amax(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
         return torch.sigmoid(self._squeeze(mean) + self._squeeze(peak))
 
     def _squeeze(self, pooled: Tensor) -> Tensor:
@@ -47,6 +47,6 @@ class EnsembleChannelAttention(nn.Module):
 
     def forward(self, nodes: list[Tensor]) -> Tensor:
         """From ``outputs`` maps of (B, C, H, W) to (B, outputs * C, H, W)."""
-        stacked = torch.cat(nodes, dim=1)                     # (B, outputs * C, H, W)
-        intra = self.intra(torch.stack(nodes).sum(dim=0))     # (B, C, 1, 1)
+        stacked = torch.cat(nodes, dim=1)  # (B, outputs * C, H, W)
+        intra = self.intra(torch.stack(nodes).sum(dim=0))  # (B, C, 1, 1)
         return self.inter(stacked) * (stacked + intra.repeat(1, len(nodes), 1, 1))

@@ -132,7 +132,12 @@ def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], source: str) 
 
 
 def save_weights(
-    path: Path, network: nn.Module, card: WeightsCard, *, half: bool = False, overwrite: bool = False
+    path: Path,
+    network: nn.Module,
+    card: WeightsCard,
+    *,
+    half: bool = False,
+    overwrite: bool = False,
 ) -> WeightsCard:
     """Write a network's weights with their card; atomic. Returns the card with its hash.
 
@@ -178,7 +183,7 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
             "execute code from the file; in the program that made it, save only the state: "
             "torch.save(model.state_dict(), 'state.pth'), then import that file"
         ) from None
-    except Exception as error:   # what a damaged pickle raises is anybody's guess
+    except Exception as error:  # what a damaged pickle raises is anybody's guess
         raise DamagedWeightsError(f"{path} is damaged or no checkpoint ({error})") from None
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):

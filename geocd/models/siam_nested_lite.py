@@ -33,7 +33,7 @@ ENCODER_CHANNELS = (16, 24, 40, 112)
 """Channels of the encoder's maps at strides 2, 4, 8, 16."""
 MEAN, STD = 127.0, 128.0
 """Normalisation of every band that the encoder's ImageNet weights expect, on 0..255."""
-_TAPS = (0, 2, 4, 10)   # the blocks after which those maps are taken
+_TAPS = (0, 2, 4, 10)  # the blocks after which those maps are taken
 
 
 class _SameConv(nn.Conv2d):
@@ -101,12 +101,12 @@ class LiteEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps at strides 2, 4, 8, 16 of images (B, bands, H, W)."""
-        x = self.stem(images)                                 # (B, 32, H/2, W/2)
+        x = self.stem(images)  # (B, 32, H/2, W/2)
         maps = []
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in _TAPS:
-                maps.append(x)                                # (B, 16|24|40|112, H/s, W/s)
+                maps.append(x)  # (B, 16|24|40|112, H/s, W/s)
         return maps
 
 
@@ -161,16 +161,16 @@ class SiamNestedLite(nn.Module):
         """Logits (B, classes, H, W) from the images and their encoder maps."""
         rows = []
         for fuse, both in zip(self.fuse, maps, strict=True):
-            a, b = both.chunk(2)                              # (B, C, H/s, W/s) each
+            a, b = both.chunk(2)  # (B, C, H/s, W/s) each
             rows.append([fuse(torch.cat([(a - b).abs(), a + b], dim=1))])
         for j in range(1, self.levels):
             for i in range(self.levels - j):
                 below = F.interpolate(rows[i + 1][j - 1], scale_factor=2.0, mode="nearest")
                 rows[i].append(self.node[f"{i}_{j}"](torch.cat([*rows[i], below], dim=1)))
-        out = self.narrow(self.attention(rows[0][1:]))        # (B, 24, H/2, W/2)
+        out = self.narrow(self.attention(rows[0][1:]))  # (B, 24, H/2, W/2)
         out = F.interpolate(out, scale_factor=2.0, mode="bilinear", align_corners=False)
         pixels = torch.cat([(before - after).abs(), before + after], dim=1)
-        out = self.full(torch.cat([out, pixels], dim=1))      # (B, 24, H, W)
+        out = self.full(torch.cat([out, pixels], dim=1))  # (B, 24, H, W)
         logits: Tensor = self.head(out)
         return logits
 

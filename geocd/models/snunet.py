@@ -80,9 +80,9 @@ class _NestedBackbone(nn.Module):
                     self.add_module(f"Up{i}_{j}", Up(filters[i]))
 
     def _encode(self, image: Tensor, levels: int) -> list[Tensor]:
-        features = [self.get_submodule("conv0_0")(image)]     # (B, n, H, W)
+        features = [self.get_submodule("conv0_0")(image)]  # (B, n, H, W)
         for i in range(1, levels):
-            pooled = torch.max_pool2d(features[-1], 2)        # (B, f[i-1], H/2**i, W/2**i)
+            pooled = torch.max_pool2d(features[-1], 2)  # (B, f[i-1], H/2**i, W/2**i)
             features.append(self.get_submodule(f"conv{i}_0")(pooled))
         return features
 
@@ -122,10 +122,10 @@ class SNUNet(_NestedBackbone):
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Logits (B, classes, H, W) of two images (B, bands, H, W); sides multiples of 16."""
         nodes = self.nodes(before, after)
-        out = torch.cat(nodes, dim=1)                         # (B, 4n, H, W)
-        intra = self.ca1(torch.stack(nodes).sum(dim=0))       # (B, n, 1, 1)
+        out = torch.cat(nodes, dim=1)  # (B, 4n, H, W)
+        intra = self.ca1(torch.stack(nodes).sum(dim=0))  # (B, n, 1, 1)
         out = self.ca(out) * (out + intra.repeat(1, DEPTH, 1, 1))
-        logits: Tensor = self.conv_final(out)                 # (B, classes, H, W)
+        logits: Tensor = self.conv_final(out)  # (B, classes, H, W)
         return logits
 
 

@@ -74,7 +74,7 @@ def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:
                 if not _offer((item, None)):
                     return
             _offer((None, StopIteration()))
-        except BaseException as error:   # carried to the consumer, whatever it is
+        except BaseException as error:  # carried to the consumer, whatever it is
             _offer((None, error))
 
     thread = threading.Thread(target=_produce, name="geocd-prefetch", daemon=True)

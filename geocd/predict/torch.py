@@ -53,14 +53,14 @@ class TorchPredictor:
         return f"torch, float32, CPU with {torch.get_num_threads()} threads"
 
     def _to_device(self, images: NDArray[np.uint8], pad: tuple[int, int]) -> Tensor:
-        batch = torch.from_numpy(np.ascontiguousarray(images))        # (N, C, H, W), uint8
+        batch = torch.from_numpy(np.ascontiguousarray(images))  # (N, C, H, W), uint8
         if self.device.type == "cuda":
             # Bytes cross the bus, from pinned memory, while the GPU still works.
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         normal = (batch.float() - self._mean) / self._std
         if any(pad):
             normal = F.pad(normal, (0, pad[1], 0, pad[0]), mode="replicate")
-        return normal.contiguous(memory_format=torch.channels_last)   # (N, C, H + pad, W + pad)
+        return normal.contiguous(memory_format=torch.channels_last)  # (N, C, H + pad, W + pad)
 
     def _autocast(self) -> Any:
         if self.device.type == "cuda":
@@ -75,9 +75,9 @@ class TorchPredictor:
         pad = (-height % stride, -width % stride)
         with self._autocast():
             logits = self._network(self._to_device(before, pad), self._to_device(after, pad))
-        logits = logits[..., :height, :width].float()                 # (N, K, H, W)
+        logits = logits[..., :height, :width].float()  # (N, K, H, W)
         if self.card.exclusive:
-            scores = logits.softmax(dim=1)[:, 1:]                     # without "none"
+            scores = logits.softmax(dim=1)[:, 1:]  # without "none"
         else:
             scores = logits.sigmoid()
         result: NDArray[np.float32] = scores.contiguous().cpu().numpy()

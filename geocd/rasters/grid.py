@@ -72,7 +72,7 @@ class Grid:
         steps = np.linspace(0, 1, 17)
         cols = np.concatenate([steps, np.ones(17), steps[::-1], np.zeros(17)]) * self.width
         rows = np.concatenate([np.zeros(17), steps, np.ones(17), steps[::-1]]) * self.height
-        xs, ys = self.transform * (cols, rows)
+        xs, ys = self.transform @ (cols, rows)
         return shapely.Polygon(np.column_stack([xs, ys]))
 
     def gsd(self) -> tuple[float, float] | None:
@@ -82,7 +82,7 @@ class Grid:
         row, col = self.height / 2, self.width / 2
         cols = np.array([col, col, col + 1])
         rows = np.array([row, row + 1, row])
-        xs, ys = self.transform * (cols, rows)
+        xs, ys = self.transform @ (cols, rows)
         lon, lat = transformer_between(self.crs, CRS.from_epsg(4326)).transform(xs, ys)
         _, _, metres = _GEOD.inv([lon[0]] * 2, [lat[0]] * 2, lon[1:], lat[1:])
         return float(metres[0]), float(metres[1])
@@ -97,13 +97,13 @@ class Grid:
         # Half a thousandth of a pixel of slack: 1000 * 0.3 / 0.3 must stay 1000 rows.
         height = max(1, math.ceil(self.height / fy - 5e-4))
         width = max(1, math.ceil(self.width / fx - 5e-4))
-        return Grid(self.crs, self.transform * Affine.scale(fx, fy), height, width)
+        return Grid(self.crs, self.transform @ Affine.scale(fx, fy), height, width)
 
     def crop(self, rows: slice, cols: slice) -> Grid:
         """The part of the grid that the slices select; both need a start and a stop."""
         return Grid(
             self.crs,
-            self.transform * Affine.translation(cols.start, rows.start),
+            self.transform @ Affine.translation(cols.start, rows.start),
             rows.stop - rows.start,
             cols.stop - cols.start,
         )
@@ -113,7 +113,7 @@ class Grid:
         if geometry.is_empty:
             return None
         xy = shapely.get_coordinates(geometry)
-        cols, rows = ~self.transform * (xy[:, 0], xy[:, 1])
+        cols, rows = ~self.transform @ (xy[:, 0], xy[:, 1])
         # A millionth of a pixel must not add a row.
         row0 = max(0, math.floor(rows.min() + 1e-6))
         row1 = min(self.height, math.ceil(rows.max() - 1e-6))

@@ -19,7 +19,7 @@ from rasterio.crs import CRS
 from rasterio.features import geometry_mask
 
 from geocd.errors import ConfigError, CrsMismatchError, GeocdWarning, InputError, NoOverlapError
-from geocd.rasters.grid import Grid, reproject_geometry
+from geocd.rasters.grid import Grid
 from geocd.rasters.scene import Sampler, Scene
 
 _SQUARE_ENOUGH = 1.2
@@ -86,7 +86,7 @@ class PairReader:
         self.pair = pair
         self.grid = pair.grid.scaled(step, step)
         # Motion acts on the pixels of pair.grid, so it comes before the decimation.
-        moved = replace(self.grid, transform=pair.grid.transform * motion * Affine.scale(step))
+        moved = replace(self.grid, transform=pair.grid.transform @ motion @ Affine.scale(step))
         self._before = Sampler(pair.before, self.grid, stretch=pair.stretches[0])
         self._after = Sampler(pair.after, moved, stretch=pair.stretches[1])
         self._stack = ExitStack()
@@ -129,7 +129,7 @@ def _fill(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint
     """
     if not valid.any():
         return np.full_like(image, 127)
-    planes = np.moveaxis(image, 0, -1).astype(np.float32)              # (height, width, bands)
+    planes = np.moveaxis(image, 0, -1).astype(np.float32)  # (height, width, bands)
     weight = valid.astype(np.float32)
     near = cv2.blur(weight, (9, 9))[..., None]
     blurred = cv2.blur(planes * weight[..., None], (9, 9)).reshape(planes.shape)
@@ -149,13 +149,19 @@ def load_area(path: Path, grid: Grid) -> shapely.Geometry:
     """
     try:
         layer = geopandas.read_file(path)
-    except Exception as error:   # pyogrio raises several unrelated types
+    except Exception as error:  # pyogrio raises several unrelated types
         raise InputError(f"cannot read the area of interest {path}: {error}") from None
-    layer = layer[layer.geometry.notna() & layer.geometry.geom_type.isin(("Polygon", "MultiPolygon"))]
+    layer = layer[
+        layer.geometry.notna() & layer.geometry.geom_type.isin(("Polygon", "MultiPolygon"))
+    ]
     if layer.empty:
         raise InputError(f"the area of interest {path} holds no polygon")
     # GeoJSON always claims WGS 84; beside images without a CRS its numbers are pixel units.
-    if grid.crs is None and layer.crs is not None and path.suffix.lower() not in (".geojson", ".json"):
+    if (
+        grid.crs is None
+        and layer.crs is not None
+        and path.suffix.lower() not in (".geojson", ".json")
+    ):
         raise CrsMismatchError(f"{path} has a CRS, the images have none; give it in pixel units")
     if grid.crs is not None:
         if layer.crs is None:

@@ -127,12 +127,12 @@ def _union_grid(tiles: Sequence[SceneTile]) -> Grid:
         if first.crs is not None and tile.grid.crs is not None:
             footprint = reproject_geometry(footprint, tile.grid.crs, first.crs)
         xy = shapely.get_coordinates(footprint)
-        corners.append(np.stack(~first.transform * (xy[:, 0], xy[:, 1])))   # (2, n): cols, rows
+        corners.append(np.stack(~first.transform @ (xy[:, 0], xy[:, 1])))  # (2, n): cols, rows
     everything = np.concatenate(corners, axis=1)
     # A thousandth of a pixel is rounding of the header, not ground.
     col0, row0 = np.floor(everything.min(axis=1) + 1e-3).astype(int)
     col1, row1 = np.ceil(everything.max(axis=1) - 1e-3).astype(int)
-    transform = first.transform * Affine.translation(int(col0), int(row0))
+    transform = first.transform @ Affine.translation(int(col0), int(row0))
     return Grid(first.crs, transform, int(row1 - row0), int(col1 - col0))
 
 
@@ -220,6 +220,11 @@ class Scene:
         if bands is None:
             bands = self.bands[:1] if len(self.bands) == 1 else self.bands[:channels]
         missing = [band for band in bands if band not in self.bands]
+        if missing and missing[0] == self.tiles[0].alpha:
+            raise BandError(
+                f"band {missing[0]} of {self.name} is marked as alpha; if it holds values, mark it "
+                f"so: gdal_edit.py -colorinterp_{missing[0]} undefined FILE"
+            )
         if missing:
             raise BandError(
                 f"{self.name} has no band {missing[0]}; it has {', '.join(map(str, self.bands))}"
@@ -315,7 +320,7 @@ class Sampler:
     def _reach(self) -> list[tuple[slice, slice] | None]:
         """Rows and columns of the grid that each tile may touch."""
         margin = Grid(
-            self.grid.crs, self.grid.transform * Affine.translation(-2, -2),
+            self.grid.crs, self.grid.transform @ Affine.translation(-2, -2),
             self.grid.height + 4, self.grid.width + 4,
         )  # fmt: skip
         reach = []

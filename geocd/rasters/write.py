@@ -21,8 +21,8 @@ from geocd.rasters.grid import Grid
 
 _BLOCK = 256
 _CACHE_BYTES = 128 * 2**20
-PROVENANCE_DOMAIN = "GEOCD"
-"""Metadata domain of GeoTIFFs that holds the item ``provenance``, as JSON."""
+PROVENANCE_TAG = "GEOCD_PROVENANCE"
+"""Metadata item of GeoTIFFs that says what made them, as JSON."""
 
 
 class RowWriter:
@@ -74,9 +74,9 @@ class RowWriter:
     def tag(self, provenance: Mapping[str, Any]) -> None:
         """Store what made the raster."""
         with _writing(self.path):
-            self._dataset.update_tags(TIFFTAG_SOFTWARE=f"geocd {provenance.get('geocd', '')}")
             self._dataset.update_tags(
-                ns=PROVENANCE_DOMAIN, provenance=json.dumps(provenance, sort_keys=True)
+                TIFFTAG_SOFTWARE=f"geocd {provenance.get('geocd', '')}",
+                **{PROVENANCE_TAG: json.dumps(provenance, sort_keys=True)},
             )
 
     def __enter__(self) -> RowWriter:
@@ -108,7 +108,7 @@ def write_cog(source: Path, target: Path, *, overviews: str) -> None:
 def read_provenance(path: Path) -> dict[str, Any]:
     """What ``RowWriter.tag`` stored; empty if nothing."""
     with rasterio.open(path) as dataset:
-        text = dataset.tags(ns=PROVENANCE_DOMAIN).get("provenance", "{}")
+        text = dataset.tags().get(PROVENANCE_TAG, "{}")
     stored: dict[str, Any] = json.loads(text)
     return stored
 

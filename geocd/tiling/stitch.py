@@ -100,9 +100,7 @@ class Stitcher:
         return first, scores
 
 
-def encode_scores(
-    scores: NDArray[np.float32], valid: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
+def encode_scores(scores: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Scores 0..1 as bytes 0..254; 255 where not observed.
 
     Args:
@@ -132,7 +130,7 @@ def classify(
         Shape (height, width): 0, one of ``codes``, or 255 where not observed.
     """
     limits = np.array(thresholds, np.float32)[:, None, None] * SCORE_SCALE
-    margin = scores.astype(np.float32) - limits                # (classes, height, width)
+    margin = scores.astype(np.float32) - limits  # (classes, height, width)
     best = margin.argmax(axis=0)
     out = np.where(margin.max(axis=0) >= 0, np.array(codes, np.uint8)[best], np.uint8(0))
     return np.where(scores[0] == NOT_OBSERVED, np.uint8(NOT_OBSERVED), out)

@@ -46,7 +46,7 @@ def _saturate(image: NDArray[np.float32], strength: float, rng: Generator) -> ND
     gray = image.mean(axis=2, keepdims=True)
     factor = np.float32(np.clip(np.exp(rng.normal(0, 0.35 * strength)), 0, 2))
     if rng.random() < 0.03 * strength:
-        factor = np.float32(0)   # panchromatic
+        factor = np.float32(0)  # panchromatic
     return np.asarray(gray + (image - gray) * factor)
 
 

@@ -92,7 +92,7 @@ class _PairStream(IterableDataset[Batch]):
             return torch.from_numpy(np.ascontiguousarray(np.stack(planes)))
 
         images = _stack([p.before for p in pairs] + [p.after for p in pairs])
-        before, after = images.permute(0, 3, 1, 2).contiguous().chunk(2)   # (B, 3, H, W)
+        before, after = images.permute(0, 3, 1, 2).contiguous().chunk(2)  # (B, 3, H, W)
         dates = _stack([p.labels_before for p in pairs] + [p.labels_after for p in pairs])
         return before, after, _stack([p.change for p in pairs]), dates
 
@@ -289,7 +289,9 @@ class Trainer:
             for batch in loader if self.step < last else ():
                 losses = self._train_step(batch)
                 self.seconds = seconds + time.monotonic() - begun
-                writer.writerow([self.step, f"{self.seconds:.1f}", *(f"{v:.5f}" for v in losses.values())])  # noqa: E501
+                writer.writerow(
+                    [self.step, f"{self.seconds:.1f}", *(f"{v:.5f}" for v in losses.values())]
+                )
                 if progress:
                     progress(self.step, self.recipe.steps, losses)
                 if self.step >= last:

@@ -22,11 +22,11 @@ def bce_dice(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         A scalar; zero where nothing is known.
     """
-    known = (target != IGNORE).float()                        # (B, K, H, W)
+    known = (target != IGNORE).float()  # (B, K, H, W)
     truth = (target == 1).float()
     logits = logits.float()
     per_pixel = F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * known
-    pixels = known.sum(dim=(0, 2, 3))                         # (K,)
+    pixels = known.sum(dim=(0, 2, 3))  # (K,)
     bce = per_pixel.sum(dim=(0, 2, 3)) / pixels.clamp(min=1)
     score = torch.sigmoid(logits) * known
     overlap = (score * truth).sum(dim=(0, 2, 3))

@@ -1,0 +1,111 @@
+"""Writing change polygons: GeoPackage, GeoJSON, FlatGeobuf, GeoParquet."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import pandas as pd
+import pyogrio
+from pyogrio.errors import DataLayerError, DataSourceError
+
+from geocd.errors import ConfigError, OutputError
+from geocd.maps.qml import add_layer_style
+from geocd.outputs import check_writable, replacing
+
+LAYER = "changes"
+"""Name of the layer of change polygons in a GeoPackage."""
+
+Provenance = Mapping[str, object]
+
+
+def _write_geopackage(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:
+    _write_ogr(changes, path, "GPKG", layer=LAYER)
+    rows = {
+        "key": list(provenance),
+        "value": [v if isinstance(v, str) else json.dumps(v) for v in provenance.values()],
+    }
+    pyogrio.write_dataframe(pd.DataFrame(rows, dtype=str), path, driver="GPKG",
+                            layer="provenance", append=True)  # fmt: skip
+    add_layer_style(path, LAYER, style="changes")
+
+
+def _write_geojson(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:
+    if changes.crs is None:
+        _write_ogr(changes, path, "GeoJSON")
+        return
+    # RFC 7946 knows one CRS; seven digits are a centimetre.
+    _write_ogr(changes.to_crs(4326), path, "GeoJSON", RFC7946="YES", COORDINATE_PRECISION=7)
+
+
+def _write_flatgeobuf(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:
+    _write_ogr(changes, path, "FlatGeobuf")
+
+
+def _write_parquet(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:
+    changes.to_parquet(path, schema_version="1.1.0", write_covering_bbox=True, index=False)
+
+
+_WRITERS: dict[str, Callable[[geopandas.GeoDataFrame, Path, Provenance], None]] = {
+    ".gpkg": _write_geopackage,
+    ".geojson": _write_geojson,
+    ".fgb": _write_flatgeobuf,
+    ".parquet": _write_parquet,
+}
+
+
+def _write_ogr(changes: geopandas.GeoDataFrame, path: Path, driver: str, **options: Any) -> None:
+    with warnings.catch_warnings():
+        # Layers without a CRS are a supported case: they are in pixel units.
+        warnings.filterwarnings("ignore", message=".*crs.*was not provided.*")
+        pyogrio.write_dataframe(changes, path, driver=driver, geometry_type="MultiPolygon",
+                                **options)  # fmt: skip
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output of change polygons that could not be written.
+
+    Raises:
+        ConfigError: the extension is that of no format that is written.
+        OutputError: see ``outputs.check_writable``.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _WRITERS:
+        advice = "; a Shapefile cuts names and loses nulls, use .gpkg" if suffix == ".shp" else ""
+        raise ConfigError(
+            f"cannot write {path.name!r}: change polygons are written as "
+            f"{', '.join(_WRITERS)}{advice}"
+        )
+    check_writable(path, overwrite=overwrite)
+
+
+def write_changes(
+    changes: geopandas.GeoDataFrame,
+    path: Path,
+    *,
+    provenance: Provenance,
+    overwrite: bool = False,
+) -> None:
+    """Write change polygons; the extension chooses the format. Atomic.
+
+    Args:
+        changes: as ``trace_changes`` gives them; may be empty.
+        path: ends in ``.gpkg`` (layer "changes", styled for QGIS, and a table "provenance"),
+            ``.geojson`` (RFC 7946: WGS 84; pixel units without a CRS), ``.fgb`` or ``.parquet``.
+        provenance: what made the polygons; kept in a GeoPackage only.
+        overwrite: replace an existing file.
+
+    Raises:
+        ConfigError: another extension.
+        OutputError: the file cannot be written; the target is as it was.
+    """
+    check_output(path, overwrite=overwrite)
+    with replacing(path) as temporary:
+        try:
+            _WRITERS[path.suffix.lower()](changes, temporary, provenance)
+        except (DataSourceError, DataLayerError) as error:
+            raise OutputError(f"{path} was not written: {error}; is the disk full?") from None
