@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.features import rasterize
 
-from geocd.config import DetectConfig
+from geocd.config import CLASS_CODES, NOT_OBSERVED, DetectConfig
 from geocd.errors import OutputError
 from geocd.outputs import check_writable
 from geocd.pipeline import DetectResult, Progress, detect
@@ -43,10 +44,19 @@ class DemoResult:
         return "\n".join([self.detection.report(), *rows, "", f"look at {self.picture}"])
 
 
-def _pixels(dataset_path: Path) -> NDArray[np.uint8]:
-    with rasterio.open(dataset_path) as dataset:
-        plane: NDArray[np.uint8] = dataset.read(1)
-    return plane
+def _delivered(result: DetectResult, mask: Path) -> NDArray[np.uint8]:
+    """The change polygons as a change map: what a user gets, without specks."""
+    with rasterio.open(mask) as dataset:
+        codes: NDArray[np.uint8] = dataset.read(1)
+        transform = dataset.transform
+    shapes = [
+        (geometry, CLASS_CODES[kind])
+        for geometry, kind in zip(result.changes.geometry, result.changes["kind"], strict=True)
+    ]
+    drawn = np.zeros_like(codes)
+    if shapes:
+        drawn = rasterize(shapes, out=drawn, transform=transform)
+    return np.where(codes == NOT_OBSERVED, codes, drawn)
 
 
 def run_demo(
@@ -82,7 +92,7 @@ def run_demo(
     survey = paint_survey(folder, seed=seed)
     result = detect(survey.before, survey.after, output, mask=mask, config=config,
                     overwrite=overwrite, progress=progress)  # fmt: skip
-    found = _pixels(mask)
+    found = _delivered(result, mask)
     pair = open_pair(survey.before, survey.after, channels=3).with_motion(result.alignment.motion)
     with pair.reader() as reader:
         window = reader.read(slice(0, pair.grid.height), slice(0, pair.grid.width))

@@ -275,7 +275,7 @@ def _window_pair(pair: RasterPair, rows: slice, cols: slice, motion: Affine) -> 
 
 
 def _gray(image: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return image.mean(axis=0, dtype=np.float32).astype(np.uint8)
+    return np.asarray(image.mean(axis=0, dtype=np.float32), np.uint8)
 
 
 def _predict(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import geocd
 from geocd.assess.baselines import difference_otsu
-from geocd.assess.evaluate import find_pairs
+from geocd.assess.evaluation import find_pairs
 from geocd.assess.metrics import Confusion, confusion
 from geocd.errors import DatasetError, ShapeError
 from geocd.testing import paint_scene

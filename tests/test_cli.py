@@ -127,8 +127,9 @@ def test_imported_binary_weights_run_and_their_kinds_are_judged_by_shape(pair, t
     done = _geocd("models", "import", tmp_path / "net.pth", "-o", tmp_path / "n.safetensors",
                   "--mean", "127,127,127", "--std", "128,128,128", "--gsd", "0.3,1")  # fmt: skip
     assert done.exit_code == 0, done.output
-    done = _geocd("detect", *pair, "-o", tmp_path / "c.gpkg", "--weights", tmp_path / "n.safetensors",
-                  "--threshold", "0.001", "--json")  # fmt: skip
+    done = _geocd("detect", *pair, "-o", tmp_path / "c.gpkg",
+                  "--weights", tmp_path / "n.safetensors", "--threshold", "0.001",
+                  "--json")  # fmt: skip
     assert done.exit_code == 0, done.output
     assert set(json.loads(done.stdout)["kinds"]) <= {"building", "road"}
 

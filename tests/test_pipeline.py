@@ -397,10 +397,9 @@ def test_prefetching_keeps_order_and_carries_errors():
         yield from range(5)
         raise RasterOpenError("broken")
 
-    seen = []
+    seen: list[int] = []
     with pytest.raises(RasterOpenError, match="broken"):
-        for item in prefetch(_items()):
-            seen.append(item)
+        seen.extend(prefetch(_items()))
     assert seen == [0, 1, 2, 3, 4]
 
 

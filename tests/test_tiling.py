@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_windows_cover_every_pixel_and_stay_inside(height, width, tile, share):
 def test_neighbouring_windows_share_at_least_the_overlap(length, tile, share):
     overlap = int(share * tile)
     begins = starts(length, tile, overlap)
-    assert all(b - a <= tile - overlap for a, b in zip(begins, begins[1:], strict=False))
+    assert all(b - a <= tile - overlap for a, b in itertools.pairwise(begins))
     assert len(set(begins)) == len(begins)
 
 

@@ -55,7 +55,7 @@ def evaluate(
     data: Path, weights: str, pixel_size: float | None, kind: str, threshold: float | None,
     gsd: float | None, align: AlignMode, device: DeviceName, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure weights on labelled pairs, beside baselines.
+    r"""Measure weights on labelled pairs, beside baselines.
 
     \b
     geocd evaluate --data pairs/levir --pixel-size 0.5
@@ -64,7 +64,7 @@ def evaluate(
         weights=weights, threshold=threshold, gsd=gsd, pixel_size=pixel_size,
         align=AlignConfig(mode=align), predict=PredictConfig(device=device),
     )  # fmt: skip
-    from geocd.assess.evaluate import evaluate as run
+    from geocd.assess.evaluation import evaluate as run
 
     progress = StageProgress(quiet=quiet)
     results = run(data, config=config, kind=kind,

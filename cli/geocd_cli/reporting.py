@@ -63,6 +63,7 @@ class StageProgress:
         self._begun = self._said = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that a stage has done so many of its steps."""
         if self.quiet:
             return
         now = time.monotonic()

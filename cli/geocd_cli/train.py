@@ -83,5 +83,5 @@ def train(
         trainer.run(stop_after=steps, progress=lambda step, total, losses: progress(
             "train", step, total))  # fmt: skip
     finally:
-        path = trainer.export(validation=figures)
-    click.echo(f"step {trainer.step} of {trainer.recipe.steps} -> {path}")
+        weights = trainer.export(validation=figures)
+    click.echo(f"step {trainer.step} of {trainer.recipe.steps} -> {weights}")

@@ -49,4 +49,6 @@ class EnsembleChannelAttention(nn.Module):
         """From ``outputs`` maps of (B, C, H, W) to (B, outputs * C, H, W)."""
         stacked = torch.cat(nodes, dim=1)  # (B, outputs * C, H, W)
         intra = self.intra(torch.stack(nodes).sum(dim=0))  # (B, C, 1, 1)
-        return self.inter(stacked) * (stacked + intra.repeat(1, len(nodes), 1, 1))
+        weights: Tensor = self.inter(stacked)  # (B, outputs * C, 1, 1)
+        out: Tensor = weights * (stacked + intra.repeat(1, len(nodes), 1, 1))
+        return out

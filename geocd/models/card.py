@@ -88,7 +88,9 @@ class WeightsCard:
         """
         try:
             table = json.loads(text)
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+            values: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in table.items()
+            }
             return cls(**values)
         except (ValueError, TypeError) as error:
             if isinstance(error, WeightsError):

@@ -150,6 +150,7 @@ class SiamNestedLite(nn.Module):
         self.head = nn.Conv2d(24, classes, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         # Change is rare: start from a score of 0.1, not of 0.5.
+        assert self.head.bias is not None
         nn.init.constant_(self.head.bias, -2.2)
 
     def encode(self, before: Tensor, after: Tensor) -> list[Tensor]:

@@ -46,9 +46,20 @@ class Predictor(Protocol):
 class PairArrays(Protocol):
     """A strip of both dates: images (bands, height, width) and what is valid (height, width)."""
 
-    before: Images
-    after: Images
-    valid: NDArray[np.bool_]
+    @property
+    def before(self) -> Images:
+        """The earlier date."""
+        ...
+
+    @property
+    def after(self) -> Images:
+        """The later date."""
+        ...
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """True where both dates were observed."""
+        ...
 
 
 ReadStrip = Callable[[slice, slice], PairArrays]

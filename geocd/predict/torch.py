@@ -40,7 +40,8 @@ class TorchPredictor:
     def __init__(self, weights: Weights, *, device: DeviceName = "auto") -> None:
         self.card = weights.card
         self.device = choose_device(device)
-        self._network = weights.network.eval().to(self.device, memory_format=torch.channels_last)
+        self._network = weights.network.eval().to(self.device)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         shape = (1, -1, 1, 1)
         self._mean = torch.tensor(self.card.mean, device=self.device).view(shape)
         self._std = torch.tensor(self.card.std, device=self.device).view(shape)
@@ -76,9 +77,7 @@ class TorchPredictor:
         with self._autocast():
             logits = self._network(self._to_device(before, pad), self._to_device(after, pad))
         logits = logits[..., :height, :width].float()  # (N, K, H, W)
-        if self.card.exclusive:
-            scores = logits.softmax(dim=1)[:, 1:]  # without "none"
-        else:
-            scores = logits.sigmoid()
+        # Exclusive classes start with "none", of which no score is kept.
+        scores = logits.softmax(dim=1)[:, 1:] if self.card.exclusive else logits.sigmoid()
         result: NDArray[np.float32] = scores.contiguous().cpu().numpy()
         return result

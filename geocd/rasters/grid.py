@@ -9,10 +9,12 @@ from functools import lru_cache
 import numpy as np
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from pyproj import Geod, Transformer
 from rasterio.crs import CRS
 from shapely.geometry.base import BaseGeometry
 
+Array = NDArray[np.float64]
 _GEOD = Geod(ellps="WGS84")
 
 
@@ -37,6 +39,12 @@ def reproject_geometry(geometry: BaseGeometry, source: CRS, target: CRS) -> Base
         return np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
 
     return shapely.transform(geometry, _move)
+
+
+def apply_transform(transform: Affine, xs: Array, ys: Array) -> tuple[Array, Array]:
+    """The images of points under an affine transform, each as arrays of x and of y."""
+    t = transform
+    return t.a * xs + t.b * ys + t.c, t.d * xs + t.e * ys + t.f
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ class Grid:
         steps = np.linspace(0, 1, 17)
         cols = np.concatenate([steps, np.ones(17), steps[::-1], np.zeros(17)]) * self.width
         rows = np.concatenate([np.zeros(17), steps, np.ones(17), steps[::-1]]) * self.height
-        xs, ys = self.transform @ (cols, rows)
+        xs, ys = apply_transform(self.transform, cols, rows)
         return shapely.Polygon(np.column_stack([xs, ys]))
 
     def gsd(self) -> tuple[float, float] | None:
@@ -82,7 +90,7 @@ class Grid:
         row, col = self.height / 2, self.width / 2
         cols = np.array([col, col, col + 1])
         rows = np.array([row, row + 1, row])
-        xs, ys = self.transform @ (cols, rows)
+        xs, ys = apply_transform(self.transform, cols, rows)
         lon, lat = transformer_between(self.crs, CRS.from_epsg(4326)).transform(xs, ys)
         _, _, metres = _GEOD.inv([lon[0]] * 2, [lat[0]] * 2, lon[1:], lat[1:])
         return float(metres[0]), float(metres[1])
@@ -113,7 +121,7 @@ class Grid:
         if geometry.is_empty:
             return None
         xy = shapely.get_coordinates(geometry)
-        cols, rows = ~self.transform @ (xy[:, 0], xy[:, 1])
+        cols, rows = apply_transform(~self.transform, xy[:, 0], xy[:, 1])
         # A millionth of a pixel must not add a row.
         row0 = max(0, math.floor(rows.min() + 1e-6))
         row1 = min(self.height, math.ceil(rows.max() - 1e-6))

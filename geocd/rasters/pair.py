@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import geometry_mask
+from shapely.geometry.base import BaseGeometry
 
 from geocd.errors import ConfigError, CrsMismatchError, GeocdWarning, InputError, NoOverlapError
 from geocd.rasters.grid import Grid
@@ -62,8 +63,8 @@ class RasterPair:
     bands_before: tuple[int, ...]
     bands_after: tuple[int, ...]
     stretches: tuple[tuple[float, float], tuple[float, float]]
-    area: shapely.Geometry | None = None
-    motion: Affine = Affine.identity()
+    area: BaseGeometry | None = None
+    motion: Affine = field(default_factory=Affine.identity)
 
     def with_motion(self, motion: Affine) -> RasterPair:
         """The same pair with after read through another motion."""
@@ -140,7 +141,7 @@ def _fill(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint
     return np.moveaxis(out, -1, 0).astype(np.uint8)
 
 
-def load_area(path: Path, grid: Grid) -> shapely.Geometry:
+def load_area(path: Path, grid: Grid) -> BaseGeometry:
     """The union of the polygons of a vector file, in the grid's CRS.
 
     Raises:
@@ -250,7 +251,8 @@ def open_pair(
     if span is None:
         raise NoOverlapError(
             f"the images share no ground: before covers {_bounds(first, first.crs)}, after covers "
-            f"{_bounds(second, first.crs)} (both in before's CRS); check which files belong together"
+            f"{_bounds(second, first.crs)} (both in before's CRS); check which files belong "
+            "together"
         )
     if polygon is not None:
         wanted = shapely.intersection(shared, polygon)

@@ -22,9 +22,10 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
+from shapely.geometry.base import BaseGeometry
 
 from geocd.errors import BandError, CrsMismatchError, InputError, RasterOpenError
-from geocd.rasters.grid import Grid, reproject_geometry
+from geocd.rasters.grid import Grid, apply_transform, reproject_geometry
 
 log = logging.getLogger(__name__)
 
@@ -123,11 +124,13 @@ def _union_grid(tiles: Sequence[SceneTile]) -> Grid:
         return first
     corners = []
     for tile in tiles:
-        footprint = tile.grid.footprint
+        footprint: BaseGeometry = tile.grid.footprint
         if first.crs is not None and tile.grid.crs is not None:
             footprint = reproject_geometry(footprint, tile.grid.crs, first.crs)
         xy = shapely.get_coordinates(footprint)
-        corners.append(np.stack(~first.transform @ (xy[:, 0], xy[:, 1])))  # (2, n): cols, rows
+        corners.append(
+            np.stack(apply_transform(~first.transform, xy[:, 0], xy[:, 1]))
+        )  # (2, n): cols, rows
     everything = np.concatenate(corners, axis=1)
     # A thousandth of a pixel is rounding of the header, not ground.
     col0, row0 = np.floor(everything.min(axis=1) + 1e-3).astype(int)
@@ -199,11 +202,11 @@ class Scene:
         dates = {tile.date for tile in self.tiles if tile.date}
         return dates.pop() if len(dates) == 1 else None
 
-    def footprint(self, crs: CRS | None) -> shapely.Geometry:
+    def footprint(self, crs: CRS | None) -> BaseGeometry:
         """Outline of the tiles in a CRS."""
         outlines = []
         for tile in self.tiles:
-            outline: shapely.Geometry = tile.grid.footprint
+            outline: BaseGeometry = tile.grid.footprint
             if crs is not None and tile.grid.crs is not None:
                 outline = reproject_geometry(outline, tile.grid.crs, crs)
             outlines.append(outline)
@@ -325,7 +328,7 @@ class Sampler:
         )  # fmt: skip
         reach = []
         for tile in self.scene.tiles:
-            outline: shapely.Geometry = tile.grid.footprint
+            outline: BaseGeometry = tile.grid.footprint
             if tile.grid.crs is not None and self.grid.crs is not None:
                 outline = reproject_geometry(outline, tile.grid.crs, self.grid.crs)
             # A footprint's curved edges may bulge between its vertices.
@@ -419,7 +422,7 @@ class Sampler:
 
 def _touch(reach: tuple[slice, slice], rows: slice, cols: slice) -> bool:
     # The reach is counted from two pixels above and left of the grid.
-    return (
+    return bool(
         reach[0].start - 2 < rows.stop
         and reach[0].stop - 2 > rows.start
         and reach[1].start - 2 < cols.stop

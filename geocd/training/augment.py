@@ -54,9 +54,9 @@ def _shadow(image: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
     """One soft-edged dark polygon: a cloud's or a tower's shadow."""
     height, width = image.shape[:2]
     points = rng.uniform(-0.2, 1.2, (4, 2)) * (width, height)
-    mask = np.zeros((height, width), np.float32)
+    mask: NDArray[np.float32] = np.zeros((height, width), np.float32)
     cv2.fillConvexPoly(mask, cv2.convexHull(points.astype(np.int32)), 1.0)
-    mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.7, 5))
+    mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.7, 5)), np.float32)
     tint = np.array([1.0, 0.97, 0.9], np.float32) * np.float32(rng.uniform(0.3, 0.6))
     return np.asarray(image * (1 - mask[..., None] * tint))
 
@@ -100,7 +100,7 @@ def photometric(image: Image, rng: Generator, *, strong: bool) -> Image:
         strong: another season and a poor sensor instead of another hour.
     """
     strength = 1.0 if strong else 0.45
-    out = image.astype(np.float32) / 255
+    out: NDArray[np.float32] = image.astype(np.float32) / np.float32(255)
     out = _tone(out, strength, rng)
     if rng.random() < 0.6:
         out = _season(out, strength, rng)

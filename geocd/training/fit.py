@@ -120,7 +120,8 @@ class Trainer:
         self.network = self._build()
         self.auxiliary = SegmentationHead(len(recipe.classes)) if recipe.auxiliary else None
         modules = [self.network] + ([self.auxiliary] if self.auxiliary else [])
-        self.trained = nn.ModuleList(modules).to(self.device, memory_format=torch.channels_last)
+        self.trained = nn.ModuleList(modules).to(self.device)
+        self.trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -165,16 +166,16 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         before, after, change, dates = (t.to(self.device, non_blocking=True) for t in batch)
-        normal = [
+        normal_before, normal_after = (
             ((x.float() - MEAN) / STD).contiguous(memory_format=torch.channels_last)
             for x in (before, after)
-        ]
+        )
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             if self.auxiliary is None:
-                return {"change": bce_dice(self.network(*normal), change)}
+                return {"change": bce_dice(self.network(normal_before, normal_after), change)}
             assert isinstance(self.network, SiamNestedLite)
-            maps = self.network.encode(*normal)
-            logits = self.network.decode(*normal, maps)
+            maps = self.network.encode(normal_before, normal_after)
+            logits = self.network.decode(normal_before, normal_after, maps)
             dates_logits = self.auxiliary(maps)
         return {
             "change": bce_dice(logits, change),

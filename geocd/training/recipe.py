@@ -212,6 +212,6 @@ def load_recipe(path: Path) -> Recipe:
         if not rows:
             raise ConfigError(f"{path}: a recipe needs at least one [[{key}]]")
         table[key] = tuple(_build(cls, row, f"{path}: [[{key}]]") for row in rows)
-    for key, cls in (("synthesis", SynthesisConfig), ("card", CardNotes)):
-        table[key] = _build(cls, table.get(key, {}), f"{path}: [{key}]")
+    table["synthesis"] = _build(SynthesisConfig, table.get("synthesis", {}), f"{path}: [synthesis]")
+    table["card"] = _build(CardNotes, table.get("card", {}), f"{path}: [card]")
     return _build(Recipe, table, str(path))

@@ -74,7 +74,7 @@ def _compose(base: View, other: View, mask: Mask, feather: float) -> View:
     """``other`` inside the mask, ``base`` outside; only the image is feathered."""
     soft = mask.astype(np.float32)
     if feather > 0:
-        soft = cv2.GaussianBlur(soft, (0, 0), feather)
+        soft = np.asarray(cv2.GaussianBlur(soft, (0, 0), feather), np.float32)
     soft = soft[..., None]
     image = base.image * (1 - soft) + other.image * soft
     labels = np.where(mask, other.labels, base.labels)
@@ -84,7 +84,7 @@ def _compose(base: View, other: View, mask: Mask, feather: float) -> View:
 def _matched(image: Image, reference: Image, share: float) -> Image:
     """The image with its mean colour moved towards the reference's."""
     move = (reference.mean(axis=(0, 1)) - image.mean(axis=(0, 1))) * share
-    return np.clip(image + move, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image + move, 0, 255), np.uint8)
 
 
 def _blobs(shape: tuple[int, int], rng: Generator) -> Mask:
@@ -108,10 +108,10 @@ def _some_objects(plane: NDArray[np.uint8], rng: Generator, *, margin: int) -> M
     count, components = cv2.connectedComponents((plane == 1).astype(np.uint8))
     if count <= 1:
         return np.zeros(plane.shape, bool)
-    keep = rng.random(count) < rng.uniform(0.2, 1.0)
+    keep: Mask = np.asarray(rng.random(count) < rng.uniform(0.2, 1.0))
     keep[0] = False
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
-    return np.asarray(cv2.dilate(keep[components].astype(np.uint8), kernel), bool)
+    return np.asarray(cv2.dilate(keep[components].astype(np.uint8), kernel)) > 0
 
 
 def _lean(view: View, rng: Generator) -> Image:
@@ -220,7 +220,7 @@ class PairSynthesizer:
                 for plane in tile.labels
             ]
         )  # fmt: skip
-        return View(image, labels.astype(np.uint8))
+        return View(np.asarray(image, np.uint8), labels.astype(np.uint8))
 
     def _any(self, rng: Generator, crop: int, gsd: float) -> View:
         tile = self.tiles[rng.choice(self._all[0], p=self._all[1])]
@@ -304,7 +304,7 @@ class PairSynthesizer:
         shift *= min(1.0, self.config.max_shift / max(1e-6, float(np.hypot(*shift))))
         angle = float(np.clip(rng.normal(0, 0.3), -1, 1))
         matrix = cv2.getRotationMatrix2D((crop / 2, crop / 2), angle, 1.0)
-        matrix[:, 2] += shift
+        matrix = matrix + np.column_stack([np.zeros((2, 2)), shift])
 
         def _warp(plane: NDArray[np.uint8], flags: int) -> NDArray[np.uint8]:
             warped = cv2.warpAffine(

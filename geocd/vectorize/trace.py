@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from geocd.config import CLASS_CODES, NOT_OBSERVED, VectorizeConfig
 from geocd.errors import BandError, InputError, RasterOpenError
-from geocd.rasters.grid import Grid
+from geocd.rasters.grid import Grid, apply_transform
 from geocd.vectorize.attributes import Ruler, measure_pixels, to_ground
 from geocd.vectorize.kinds import looks_like_road
 from geocd.vectorize.outline import Geometries, Ints, as_multipolygons, smooth
@@ -174,9 +174,7 @@ def _to_pixels(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArra
     """Corners of pixels as (column, row), from where they are on the ground."""
     # GDAL has put the georeferencing on already. A corner has whole numbers in pixels, so
     # rounding takes off exactly what the way there and back has left.
-    t = ~transform
-    x, y = points[:, 0], points[:, 1]
-    return np.rint(np.column_stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f]))
+    return np.rint(np.column_stack(apply_transform(~transform, points[:, 0], points[:, 1])))
 
 
 def _describe(

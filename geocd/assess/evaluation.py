@@ -137,7 +137,9 @@ def evaluate(
         DatasetError: the folder cannot be used.
     """
     pairs = find_pairs(data)
-    results: dict[str, dict[str, Confusion]] = {config.weights: {}} | {b: {} for b in BASELINES}
+    results: dict[str, dict[str, Confusion]] = {
+        method: {} for method in (config.weights, *BASELINES)
+    }
     with tempfile.TemporaryDirectory() as scratch:
         for index, pair in enumerate(pairs):
             mask_path = Path(scratch) / f"{index}.tif"
