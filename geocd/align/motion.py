@@ -101,7 +101,7 @@ def _commonest_shift(ties: Ties, tolerance: float, seed: int) -> Affine:
     if len(away) > 1500:
         away = away[np.random.default_rng(seed).choice(len(away), 1500, replace=False)]
     apart = np.abs(away[:, None, :] - away[None, :, :]).max(axis=2)
-    near: NDArray[np.bool_] = np.asarray(apart < tolerance)
+    near = np.asarray(apart < tolerance)
     centre = away[near[near.sum(axis=1).argmax()]].mean(axis=0)
     return Affine.translation(float(centre[0]), float(centre[1]))
 

@@ -1,0 +1,114 @@
+"""Debian's QGIS, headless, opens what geocd writes, and styles it by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from rasterio.crs import CRS
+
+import geocd
+from geocd.config import CHANGE_MAP_COLOURS, AlignConfig, DetectConfig, VectorizeConfig
+from geocd.testing import paint_scene, write_raster
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+NORTH_UP = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
+pytestmark = pytest.mark.qgis
+
+
+def _environment() -> dict[str, str]:
+    # The virtual environment's GDAL and PROJ are not those of Debian's QGIS.
+    strange = ("PYTHONHOME", "PYTHONPATH", "GDAL_DATA", "PROJ_LIB", "PROJ_DATA", "VIRTUAL_ENV")
+    kept = {k: v for k, v in os.environ.items() if k not in strange}
+    return kept | {"QT_QPA_PLATFORM": "offscreen", "XDG_RUNTIME_DIR": "/tmp"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _qgis() -> None:
+    try:
+        found = subprocess.run([SYSTEM_PYTHON, "-c", "import qgis.core"], env=_environment(),
+                               capture_output=True).returncode == 0  # fmt: skip
+    except OSError:
+        found = False
+    if not found:
+        pytest.skip("Debian's QGIS is not installed (make system-deps)")
+
+
+def _probe(kind: str, path: Path, picture: Path) -> dict[str, object]:
+    done = subprocess.run(
+        [SYSTEM_PYTHON, Path(__file__).parent / "qgis_probe.py", kind, path, picture],
+        env=_environment(), capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class _Arithmetic:
+    """Stands in for a network: building where after is brighter, road where it is darker."""
+
+    description = "arithmetic"
+
+    def __init__(self, weights, *, device="auto"):
+        self.card = weights.card
+
+    def __call__(self, before, after):
+        step = after.mean(axis=1, dtype=np.float32) - before.mean(axis=1, dtype=np.float32)
+        return np.stack([step > 60, step < -60], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=["changes", "no changes", "no CRS"])
+def run(request, tmp_path_factory):
+    """A run of detect, with how many polygons it gave."""
+    folder = tmp_path_factory.mktemp("qgis")
+    before = paint_scene((200, 240), seed=2) // 2 + 64
+    after = before.copy()
+    if request.param != "no changes":
+        after[:, 30:70, 40:90], after[:, 120:130, 10:220] = 250, 2
+        after[:, 170:200, 200:240] = 0
+    georeferenced = request.param != "no CRS"
+    paths = [
+        write_raster(folder / f"{name}.tif", image, nodata=0,
+                     crs=CRS.from_epsg(32633) if georeferenced else None,
+                     transform=NORTH_UP if georeferenced else Affine.identity())
+        for name, image in (("before", before), ("after", after))
+    ]  # fmt: skip
+    config = DetectConfig(align=AlignConfig(mode="off"), vectorize=VectorizeConfig(min_area=0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geocd.pipeline.TorchPredictor", _Arithmetic)
+        result = geocd.detect(*paths, folder / "c.gpkg", mask=folder / "m.tif", config=config)
+    return result, "EPSG:32633" if georeferenced else ""
+
+
+def test_polygons_open_styled_by_kind(run, tmp_path):
+    result, crs = run
+    facts = _probe("vector", result.output, tmp_path / "c.png")
+    assert facts["valid"]
+    assert facts["features"] == result.count
+    assert facts["crs"] == crs
+    assert (facts["renderer"], facts["attribute"]) == ("categorizedSymbol", "kind")
+    assert facts["categories"] == {
+        "building": "Building change", "road": "Road change", "": "Other change",
+    }  # fmt: skip
+    for code, kind in ((1, "building"), (2, "road")):
+        red, green, blue, _ = CHANGE_MAP_COLOURS[code]
+        assert facts["colours"][kind] == f"#{red:02x}{green:02x}{blue:02x}"
+    assert {"kind", "score_mean", "area_m2", "observed", "before_date"} <= set(facts["fields"])
+    assert (tmp_path / "c.png").stat().st_size > 0
+
+
+def test_the_change_map_opens_with_a_legend_in_words(run, tmp_path):
+    result, crs = run
+    facts = _probe("raster", result.mask, tmp_path / "m.png")
+    assert facts["valid"]
+    assert facts["crs"] == crs
+    assert facts["renderer"] == "paletted"
+    assert facts["legend"] == {
+        "0": "No change", "1": "Building change", "2": "Road change",
+        "3": "Change of unknown kind", "255": "Not observed",
+    }  # fmt: skip
+    assert {int(k): tuple(v) for k, v in facts["colours"].items()} == CHANGE_MAP_COLOURS
