@@ -26,7 +26,7 @@ from geocd.predict.torch import TorchPredictor
 from geocd.provenance import describe_input, provenance
 from geocd.rasters.pair import RasterPair, open_pair
 from geocd.rasters.scene import Sampler, Scene
-from geocd.rasters.write import RowWriter, write_cog
+from geocd.rasters.write import RowWriter, bounded_cache, write_cog
 from geocd.tiling.stitch import classify
 from geocd.vectorize import trace_changes
 
@@ -184,7 +184,7 @@ def detect(
         pair = pair.with_motion(alignment.motion)
         report("align", 1, 1)
     record = _record(pair, weights.card, config, alignment)
-    with ExitStack() as stack:
+    with bounded_cache(), ExitStack() as stack:
         drafts = {
             name: stack.enter_context(outputs.replacing(path)) for name, path in targets.items()
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from geocd.errors import (
@@ -159,7 +159,8 @@ def save_weights(
     }
     card = dataclasses.replace(card, tensors_sha256=_tensors_sha256(tensors))
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_CARD: card.to_json()})
+        # save_file would give the file the mode 0600.
+        temporary.write_bytes(save(tensors, metadata={_CARD: card.to_json()}))
     return card
 
 

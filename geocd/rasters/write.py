@@ -20,7 +20,7 @@ from geocd.errors import OutputError
 from geocd.rasters.grid import Grid
 
 _BLOCK = 256
-_CACHE_BYTES = 128 * 2**20
+_CACHE_BYTES = 256 * 2**20
 PROVENANCE_TAG = "GEOCD_PROVENANCE"
 """Metadata item of GeoTIFFs that says what made them, as JSON."""
 
@@ -90,6 +90,15 @@ class RowWriter:
             self._dataset.close()
 
 
+def bounded_cache() -> rasterio.Env:
+    """A context in which GDAL keeps at most 256 MiB of decoded blocks.
+
+    Its own default is a share of the machine's memory, which looks like growth with the raster.
+    """
+    # In bytes: rasterio hands the number on as it is, and 256 would mean 256 bytes.
+    return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES)
+
+
 def write_cog(source: Path, target: Path, *, overviews: str) -> None:
     """Copy a GeoTIFF to a cloud-optimised one, in bounded memory.
 
@@ -98,7 +107,7 @@ def write_cog(source: Path, target: Path, *, overviews: str) -> None:
         target: what to write; give a temporary name and rename it.
         overviews: resampling of the overviews: "mode" for classes, "average" for scores.
     """
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), _writing(target):
+    with bounded_cache(), _writing(target):
         rasterio.shutil.copy(
             source, target, driver="COG", compress="deflate", blocksize=512,
             overview_resampling=overviews, BIGTIFF="IF_SAFER",

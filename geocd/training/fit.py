@@ -243,7 +243,7 @@ class Trainer:
         card = WeightsCard(
             name=recipe.name, architecture=recipe.model, width=recipe.width,
             classes=recipe.classes, exclusive=False,
-            thresholds=(notes.threshold,) * len(recipe.classes),
+            thresholds=notes.thresholds,
             bands=("red", "green", "blue"), mean=(MEAN,) * 3, std=(STD,) * 3, gsd=notes.gsd,
             summary=notes.summary, terms=notes.terms, limitations=notes.limitations,
             training=self._history(), validation=dict(validation or {}),

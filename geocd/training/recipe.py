@@ -106,8 +106,8 @@ class CardNotes:
     """One line for people."""
     gsd: tuple[float, float] | None = None
     """Ground sample distances that the weights are good for, metres; None: any."""
-    threshold: float = 0.5
-    """Least score of a change, 0..1, for every class."""
+    thresholds: tuple[float, ...] = (0.5, 0.5)
+    """Least score of a change, 0..1, for each class."""
     terms: str = ""
     """What the weights may be used for."""
     limitations: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from geocd.config import CLASS_CODES, NOT_OBSERVED, VectorizeConfig
 from geocd.errors import BandError, InputError, RasterOpenError
 from geocd.rasters.grid import Grid, apply_transform
+from geocd.rasters.write import bounded_cache
 from geocd.vectorize.attributes import Ruler, measure_pixels, to_ground
 from geocd.vectorize.kinds import looks_like_road
 from geocd.vectorize.outline import Geometries, Ints, as_multipolygons, smooth
@@ -44,9 +45,6 @@ COLUMNS = (
 """Attributes of a change polygon, in the order in which they are written."""
 _BATCH = 2000
 """Objects whose outlines are worked on together."""
-_CACHE_MB = 128
-"""Megabytes of decoded blocks that are kept; a row of tiles of two wide rasters fits."""
-
 Progress = Callable[[int, int], None]
 
 
@@ -91,8 +89,7 @@ def trace_changes(
         InputError: the two rasters differ in grid, or the map has a value or a class that
             ``classes`` does not explain.
     """
-    cache = rasterio.Env(GDAL_CACHEMAX=_CACHE_MB)
-    with cache, _opened(change_map) as codes, _opened(scores) as bands:
+    with bounded_cache(), _opened(change_map) as codes, _opened(scores) as bands:
         _check(codes, bands, classes)
         grid = _grid(codes)
         ruler = Ruler(grid)
