@@ -242,6 +242,11 @@ def _refuse_shared_paths(targets: dict[str, Path], inputs: list[str | Path | Non
                 "give every output a name of its own"
             )
         taken[path.resolve()] = f"the output {role}"
+        if taken.get(path.resolve().parent) == "an input":
+            raise ConfigError(
+                f"{role} would be written to {path}, into a folder that is read as tiles of an "
+                "input; write it elsewhere"
+            )
 
 
 class _Workspace:

@@ -72,7 +72,7 @@ def test_evaluation_lists_every_image_and_the_baselines(tmp_path):
     assert methods == ["geocd-vhr", "colour difference + Otsu", "everything changed"]
     assert all(set(r.images) == {"one", "two"} for r in results)
     assert results[2].total == Confusion(800, 2 * 64 * 64 - 800, 0, 0)
-    assert results[0].total.recall > 0.3  # two plain bright squares: hardly a building
+    assert results[0].total.recall > 0.1  # two plain bright squares: hardly buildings
 
 
 @pytest.mark.parametrize("missing", ["B", "label"])

@@ -181,7 +181,9 @@ def test_shell_completion_is_available(shell):
     assert "_GEOCD_COMPLETE" in done.stdout
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
 def test_a_run_that_is_stopped_leaves_nothing_and_says_so_by_its_code(tmp_path, number, code):
     image = paint_scene((512, 512), seed=1)
     paths = [write_raster(tmp_path / f"{n}.tif", np.tile(image, (1, 4, 4)), crs=UTM,
@@ -200,4 +202,16 @@ def test_a_run_that_is_stopped_leaves_nothing_and_says_so_by_its_code(tmp_path, 
     _, errors = run.communicate(timeout=60)
     assert run.returncode == code, errors
     assert "Traceback" not in errors
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["after.tif", "before.tif"]
+    # Nobody can tidy up after SIGKILL; but then, too, nothing has a final name.
+    left = [p.name for p in tmp_path.iterdir() if code > 0 or not p.name.startswith(".")]
+    assert sorted(left) == ["after.tif", "before.tif"]
+
+
+def test_the_demo_finds_some_of_what_it_painted_and_draws_it(tmp_path):
+    done = _geocd("demo", "-o", tmp_path / "demo", "-q")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "demo" / "changes.png").stat().st_size > 50_000
+    row = next(line for line in done.stdout.splitlines() if line.startswith("building"))
+    painted, found = map(int, row.split()[1:3])
+    assert found >= painted / 2
+    assert _geocd("demo", "-o", tmp_path / "demo", "-q").exit_code == 1

@@ -359,6 +359,14 @@ def test_an_output_over_an_input_is_refused(tmp_path):
     assert paths[0].read_bytes() == data
 
 
+@pytest.mark.usefixtures("arithmetic")
+def test_an_output_among_the_tiles_of_an_input_is_refused(tmp_path):
+    (tmp_path / "tiles").mkdir()
+    _, after = _files(tmp_path / "tiles", *_painted()[:2])
+    with pytest.raises(ConfigError, match="read as tiles"):
+        geocd.detect(tmp_path / "tiles", after, tmp_path / "tiles" / "c.gpkg")
+
+
 # The predictor and its feeding
 
 

@@ -61,6 +61,7 @@ class StageProgress:
         self._terminal = sys.stderr.isatty()
         self._stage = ""
         self._begun = self._said = 0.0
+        self._finished = False
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that a stage has done so many of its steps."""
@@ -68,15 +69,15 @@ class StageProgress:
             return
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._begun, self._said = stage, now, 0.0
+            self._stage, self._begun, self._said, self._finished = stage, now, now, False
         finished = done >= total
         interval = 0.1 if self._terminal else _LINE_EVERY_S
-        if not finished and now - self._said < interval:
+        if self._finished or (not finished and now - self._said < interval):
             return
-        self._said = now
+        self._said, self._finished = now, finished
         if self._terminal:
             self._draw(done, total, now - self._begun, finished)
-        elif finished or done:
+        else:
             click.echo(f"{stage}: {done}/{total} ({now - self._begun:.0f} s)", err=True)
 
     def _draw(self, done: int, total: int, elapsed: float, finished: bool) -> None:

@@ -149,7 +149,7 @@ def paint_survey(
     after = _write_after(
         folder / "after.tif",
         second,
-        Grid(canvas.crs, canvas.transform * wrong, *canvas.shape),
+        Grid(canvas.crs, canvas.transform @ wrong, *canvas.shape),
         flown=_flown(canvas.shape, size, margin),
         crs=CRS.from_user_input(after_crs),
     )
@@ -233,7 +233,7 @@ def _truth(
     suburb: Suburb, canvas: Grid, grid: Grid
 ) -> tuple[tuple[PaintedChange, ...], NDArray[np.uint8]]:
     """What changed, in the CRS of a grid, and the same as a mask on it."""
-    metres_to_crs = (canvas.transform * Affine.scale(1 / canvas.transform.a)).to_shapely()
+    metres_to_crs = (canvas.transform @ Affine.scale(1 / canvas.transform.a)).to_shapely()
     old = shapely.union_all([s.polygon for s in suburb.streets if s.stage == "both"])
     mask = np.zeros(grid.shape, np.uint8)
     changes = []
