@@ -79,7 +79,7 @@ class ArrayReader:
 
     def __call__(self, rows: slice, cols: slice, *, step: float, motion: Affine) -> GrayPair:
         """See ``PairReader``."""
-        place = Affine.translation(cols.start, rows.start) * Affine.scale(step)
+        place = Affine.translation(cols.start, rows.start) @ Affine.scale(step)
         size = (
             math.ceil((cols.stop - cols.start) / step),
             math.ceil((rows.stop - rows.start) / step),
@@ -94,7 +94,7 @@ def _sample(
 ) -> tuple[GrayArray, MaskArray]:
     """Image and mask at ``place`` (array corners to image corners); size is (width, height)."""
     # Between the corners of both sides and the centres that OpenCV counts from.
-    shifted = Affine.translation(-0.5, -0.5) * place * Affine.translation(0.5, 0.5)
+    shifted = Affine.translation(-0.5, -0.5) * place @ Affine.translation(0.5, 0.5)
     matrix = np.array(shifted[:6], dtype=np.float64).reshape(2, 3)
     if step > 1:
         # Detail finer than the new pixels would return as false texture.
