@@ -42,7 +42,7 @@ class Ruler:
         if grid.crs is None:
             return
         self._to_lonlat = transformer_between(grid.crs, _WGS84)
-        x, y = grid.transform * (grid.width / 2, grid.height / 2)
+        x, y = grid.transform @ (grid.width / 2, grid.height / 2)
         lon, lat = self._to_lonlat.transform(x, y)
         # An equal-area projection, because a degree of longitude shrinks with latitude and Web
         # Mercator overstates area fourfold at 60 degrees north. Centred on the map, where its

@@ -1,0 +1,227 @@
+"""What is written comes back, styled and whole, or is not written at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+from xml.etree import ElementTree
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geocd import outputs
+from geocd.config import CHANGE_MAP_COLOURS, CLASS_CODES
+from geocd.errors import ConfigError, OutputError, OutputExistsError
+from geocd.maps import check_output, write_changes, write_raster_style
+from geocd.maps.qml import style_text
+
+FORMATS = [".gpkg", ".geojson", ".fgb", ".parquet"]
+RECORD = {"geocd": "0", "weights": {"name": "w", "sha256": "abc"}}
+
+
+def _layer(crs="EPSG:32633", *, empty=False):
+    boxes = [shapely.box(500_000, 5_000_000, 500_020, 5_000_010),
+             shapely.box(500_050, 5_000_000, 500_060, 5_000_030)]  # fmt: skip
+    layer = geopandas.GeoDataFrame(
+        {
+            "id": [1, 2],
+            "kind": ["building", "road"],
+            "score_mean": [0.75, 0.5],
+            "area_m2": [200.0, np.nan],
+            "before_date": pd.Series(["2019-06-14", None], dtype="string"),
+        },
+        geometry=[shapely.MultiPolygon([box]) for box in boxes],
+        crs=crs,
+    )
+    return layer.iloc[:0] if empty else layer
+
+
+def _read(path):
+    return geopandas.read_parquet(path) if path.suffix == ".parquet" else geopandas.read_file(path)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", None])
+def test_a_layer_comes_back_as_it_was(tmp_path, suffix, crs):
+    layer, path = _layer(crs), tmp_path / f"c{suffix}"
+    write_changes(layer, path, provenance=RECORD)
+    back = _read(path).sort_values("id").reset_index(drop=True)
+    assert back["kind"].tolist() == ["building", "road"]
+    assert back["score_mean"].tolist() == [0.75, 0.5]
+    assert back["area_m2"].isna().tolist() == [False, True]
+    assert back["before_date"].isna().tolist() == [False, True]
+    if suffix != ".geojson":
+        assert back.crs == layer.crs
+        assert shapely.equals_exact(back.geometry.array, layer.geometry.array, 1e-6).all()
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_empty_layer_is_valid_and_keeps_its_columns(tmp_path, suffix):
+    path = tmp_path / f"c{suffix}"
+    write_changes(_layer(empty=True), path, provenance=RECORD)
+    back = _read(path)
+    assert len(back) == 0
+    if suffix != ".geojson":  # GeoJSON has columns only where it has features
+        assert {"id", "kind", "score_mean", "area_m2"} <= set(back.columns)
+
+
+def test_geojson_is_longitude_and_latitude_wound_by_the_right_hand(tmp_path):
+    write_changes(_layer(), tmp_path / "c.geojson", provenance=RECORD)
+    table = json.loads((tmp_path / "c.geojson").read_text())
+    assert "crs" not in table
+    ring = np.array(table["features"][0]["geometry"]["coordinates"][0][0])
+    assert ring[:, 0] == pytest.approx(15, abs=1e-3)
+    assert ring[:, 1] == pytest.approx(45.15, abs=1e-2)
+    assert shapely.LinearRing(ring).is_ccw
+    assert all(len(re.sub(r".*\.", "", str(v))) <= 7 for v in ring.ravel())
+
+
+def test_a_geopackage_carries_its_style_and_what_made_it(tmp_path):
+    write_changes(_layer(), tmp_path / "c.gpkg", provenance=RECORD)
+    database = sqlite3.connect(tmp_path / "c.gpkg")
+    row = database.execute(
+        "select f_table_name, f_geometry_column, useAsDefault, styleQML from layer_styles"
+    ).fetchall()
+    assert [r[:3] for r in row] == [("changes", "geom", 1)]
+    assert "categorizedSymbol" in row[0][3]
+    contents = dict(database.execute("select table_name, data_type from gpkg_contents").fetchall())
+    assert contents == {"changes": "features", "provenance": "attributes",
+                        "layer_styles": "attributes"}  # fmt: skip
+    stored = dict(database.execute("select key, value from provenance").fetchall())
+    assert json.loads(stored["weights"]) == RECORD["weights"]
+    assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+    database.close()
+
+
+@pytest.mark.parametrize("name", ["c.docx", "c", "c.gpkg.zip"])
+def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path, name):
+    with pytest.raises(ConfigError, match=r"\.gpkg, \.geojson, \.fgb, \.parquet"):
+        check_output(tmp_path / name, overwrite=False)
+
+
+def test_a_shapefile_is_refused_with_advice(tmp_path):
+    with pytest.raises(ConfigError, match=r"use \.gpkg"):
+        write_changes(_layer(), tmp_path / "c.shp", provenance=RECORD)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_existing_file_is_replaced_only_when_asked(tmp_path, suffix):
+    path = tmp_path / f"c{suffix}"
+    path.write_bytes(b"precious")
+    with pytest.raises(OutputExistsError):
+        write_changes(_layer(), path, provenance=RECORD)
+    assert path.read_bytes() == b"precious"
+    write_changes(_layer(), path, provenance=RECORD, overwrite=True)
+    assert len(_read(path)) == 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, error):
+    path = tmp_path / "c.gpkg"
+    path.write_bytes(b"precious")
+
+    def _fail(*_, **__):
+        raise error("no")
+
+    monkeypatch.setattr("geocd.maps.vector.add_layer_style", _fail)
+    with pytest.raises((error, OutputError)):
+        write_changes(_layer(), path, provenance=RECORD, overwrite=True)
+    assert path.read_bytes() == b"precious"
+    assert [p.name for p in tmp_path.iterdir()] == ["c.gpkg"]
+
+
+# Outputs in general
+
+
+def test_the_target_appears_only_when_the_block_ends_well(tmp_path):
+    path = tmp_path / "a.txt"
+    with outputs.replacing(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.suffix == ".txt"
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_sidecars_of_the_temporary_file_go_with_it(tmp_path):
+    def _write():
+        with outputs.replacing(tmp_path / "a.gpkg") as temporary:
+            temporary.write_text("x")
+            temporary.with_name(temporary.name + "-journal").write_text("y")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        _write()
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.text(alphabet="ab[]*?'\" .-_é", min_size=1, max_size=12))
+def test_any_file_name_can_be_written(tmp_path_factory, name):
+    folder = tmp_path_factory.mktemp("w")
+    path = folder / f"{name}x.txt"
+    with outputs.replacing(path) as temporary:
+        temporary.write_text("x")
+    assert [p.name for p in folder.iterdir()] == [path.name]
+
+
+def test_a_full_disk_is_said_in_plain_words(tmp_path):
+    with pytest.raises(OutputError, match="disk is full"), outputs.replacing(tmp_path / "a"):
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("no/c.gpkg", "does not exist"), ("file/c.gpkg", "is a file"), ("folder.gpkg", "is a folder")],
+)
+def test_a_path_that_cannot_be_written_is_refused_before_the_work(tmp_path, name, message):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder.gpkg").mkdir()
+    with pytest.raises(OutputError, match=message):
+        check_output(tmp_path / name, overwrite=True)
+
+
+def test_a_read_only_folder_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root is never refused for real
+    with pytest.raises(OutputError, match="not writable"):
+        check_output(tmp_path / "c.gpkg", overwrite=False)
+
+
+def test_a_scratch_folder_goes_even_when_the_work_fails(tmp_path):
+    def _work():
+        with outputs.scratch_folder(tmp_path / "c.gpkg") as folder:
+            (folder / "big.tif").write_text("x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _work()
+    assert list(tmp_path.iterdir()) == []
+
+
+# Styles
+
+
+def test_styles_show_the_colours_of_the_change_map():
+    palette = ElementTree.fromstring(style_text("change_map")).iter("paletteEntry")
+    shown = {
+        int(e.get("value")): (*bytes.fromhex(e.get("color")[1:]), int(e.get("alpha")))
+        for e in palette
+    }
+    assert shown == CHANGE_MAP_COLOURS
+    text = style_text("changes")
+    for kind in ("building", "road", "change"):
+        red, green, blue, _ = CHANGE_MAP_COLOURS[CLASS_CODES[kind]]
+        assert f'"{red},{green},{blue},255"' in text
+
+
+def test_the_style_of_a_raster_lies_beside_it(tmp_path):
+    path = write_raster_style(tmp_path / "mask.tif")
+    assert path == tmp_path / "mask.qml"
+    assert "Not observed" in path.read_text()

@@ -1,0 +1,219 @@
+"""Polygons are where the pixels are, valid, measured on the ground, and say what they know."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pyproj import Transformer
+from rasterio.crs import CRS
+
+from geocd.config import NOT_OBSERVED, VectorizeConfig
+from geocd.errors import BandError, InputError, RasterOpenError
+from geocd.testing import assert_valid_change_layer, write_raster
+from geocd.vectorize import COLUMNS, trace_changes
+
+UTM = CRS.from_epsg(32633)
+NORTH_UP = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
+EVERYTHING = VectorizeConfig(min_area=0)
+CLASSES = ("building", "road")
+
+
+def _trace(folder, codes, *, scores=None, crs=UTM, transform=NORTH_UP, config=EVERYTHING,
+           classes=CLASSES, **options):  # fmt: skip
+    codes = np.asarray(codes, np.uint8)
+    if scores is None:
+        scores = np.where(codes == NOT_OBSERVED, 255, 200) * np.ones((len(classes), 1, 1))
+    files = [
+        write_raster(folder / f"{name}.tif", np.asarray(array, np.uint8), crs=crs,
+                     transform=transform, nodata=NOT_OBSERVED)
+        for name, array in (("map", codes), ("scores", scores))
+    ]  # fmt: skip
+    return trace_changes(*files, classes=classes, config=config, **options)
+
+
+def _canvas(*boxes, shape=(60, 80)):
+    """A map with rectangles: (first row, first col, height, width, code)."""
+    codes = np.zeros(shape, np.uint8)
+    for row, col, height, width, code in boxes:
+        codes[row : row + height, col : col + width] = code
+    return codes
+
+
+# Shape
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays(np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)),
+              elements=st.sampled_from([0, 0, 1, 2, 255])))  # fmt: skip
+def test_any_map_gives_valid_objects_that_hold_its_pixels(tmp_path_factory, codes):
+    layer = _trace(tmp_path_factory.mktemp("t"), codes)
+    assert layer["area_px"].sum() == np.isin(codes, (1, 2)).sum()
+    assert layer.geometry.is_valid.all()
+    assert set(layer.geometry.geom_type) <= {"MultiPolygon"}
+    # Smoothing keeps the size of every object about as it was.
+    drawn = layer.geometry.area / 0.25
+    assert ((drawn - layer["area_px"]).abs() <= 0.16 * layer["area_px"] + 1e-6).all()
+
+
+def test_a_layer_passes_the_public_assertion(tmp_path):
+    layer = _trace(tmp_path, _canvas((5, 5, 10, 20, 1), (30, 30, 9, 9, 2)))
+    assert_valid_change_layer(layer, columns=COLUMNS)
+
+
+def test_pixels_that_touch_by_a_corner_are_one_object(tmp_path):
+    layer = _trace(tmp_path, _canvas((10, 10, 5, 5, 1), (15, 15, 5, 5, 1)))
+    assert len(layer) == 1
+    assert layer["area_px"].tolist() == [50]
+
+
+def test_classes_that_touch_stay_apart(tmp_path):
+    layer = _trace(tmp_path, _canvas((10, 10, 10, 10, 1), (10, 20, 10, 15, 2)))
+    assert layer["kind"].tolist() == ["road", "building"]
+    assert layer["area_px"].tolist() == [150, 100]
+
+
+def test_a_hole_stays_a_hole(tmp_path):
+    layer = _trace(tmp_path, _canvas((10, 10, 30, 30, 1), (18, 18, 12, 12, 0)))
+    assert len(layer.geometry[0].geoms[0].interiors) == 1
+    assert layer["area_px"].tolist() == [900 - 144]
+
+
+def test_the_steps_of_pixels_do_not_show(tmp_path):
+    rows, cols = np.mgrid[0:60, 0:80]
+    layer = _trace(tmp_path, ((np.abs(rows - cols * 0.5) < 8) & (cols > 8) & (cols < 70)))
+    # The outline of the pixels has some 130 corners.
+    assert shapely.get_num_coordinates(layer.geometry[0]) < 16
+
+
+def test_an_object_at_the_edge_of_the_raster_is_kept(tmp_path):
+    layer = _trace(tmp_path, _canvas((0, 0, 12, 12, 1), (50, 70, 10, 10, 2)))
+    assert layer["area_px"].tolist() == [144, 100]
+
+
+# Place
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [NORTH_UP, Affine(0.5, 0, 500_000, 0, 0.5, 4_999_970), NORTH_UP @ Affine.rotation(25)],
+    ids=["north-up", "south-up", "rotated"],
+)
+def test_polygons_lie_where_their_pixels_lie(tmp_path, transform):
+    layer = _trace(tmp_path, _canvas((10, 20, 16, 24, 1)), transform=transform)
+    corners = [transform @ corner for corner in ((20, 10), (44, 10), (44, 26), (20, 26))]
+    expected = shapely.Polygon(corners)
+    overlap = layer.geometry[0].intersection(expected).area
+    assert overlap / layer.geometry[0].union(expected).area > 0.97
+    assert layer.crs == UTM
+
+
+def test_without_a_crs_y_is_minus_the_row(tmp_path):
+    layer = _trace(tmp_path, _canvas((10, 20, 16, 24, 1)), crs=None, transform=Affine.identity())
+    assert layer.total_bounds.tolist() == pytest.approx([20, -26, 44, -10], abs=0.6)
+    assert layer["area_m2"].isna().all()
+    assert layer["area_px"].tolist() == [384]
+
+
+@pytest.mark.parametrize("epsg", [3857, 4326])
+def test_areas_are_square_metres_whatever_the_projection(tmp_path, epsg):
+    # A square of 100 m near 60 degrees north, 100 pixels a side.
+    crs = CRS.from_epsg(epsg)
+    way = Transformer.from_crs(32633, epsg, always_xy=True)
+    (x0, x1), (y0, y1) = way.transform([500_000, 500_100], [6_650_100, 6_650_000])
+    transform = Affine((x1 - x0) / 100, 0, x0, 0, (y1 - y0) / 100, y0) @ Affine.translation(-9, -9)
+    layer = _trace(tmp_path, _canvas((9, 9, 100, 100, 1), shape=(120, 120)), crs=crs,
+                   transform=transform)  # fmt: skip
+    assert layer["area_m2"][0] == pytest.approx(10_000, rel=5e-3)
+    assert layer["perimeter_m"][0] == pytest.approx(400, rel=1e-2)
+
+
+# What is known
+
+
+def test_the_minimum_mapping_unit_is_ground_where_there_is_a_crs_and_pixels_elsewhere(tmp_path):
+    codes = _canvas((5, 5, 8, 8, 1), (30, 30, 12, 12, 1))  # 16 and 36 m2, 64 and 144 pixels
+    config = VectorizeConfig(min_area=20)
+    assert len(_trace(tmp_path, codes, config=config)) == 1
+    bare = _trace(tmp_path, codes, config=config, crs=None, transform=Affine.identity())
+    assert len(bare) == 2
+
+
+def test_scores_are_those_of_the_objects_pixels_in_their_class(tmp_path):
+    codes = _canvas((10, 10, 10, 10, 1), (40, 10, 4, 50, 2))
+    scores = np.full((2, 60, 80), 13)
+    scores[0, 10:20, 10:15], scores[0, 10:20, 15:20], scores[1, 40:44, 10:60] = 254, 127, 200
+    layer = _trace(tmp_path, codes, scores=scores).set_index("kind")
+    assert layer.loc["building", "score_mean"] == pytest.approx(0.75)
+    assert layer.loc["building", "score_max"] == pytest.approx(1.0)
+    assert layer.loc["road", "score_mean"] == pytest.approx(200 / 254)
+
+
+def test_an_object_at_a_hole_knows_that_it_may_go_on(tmp_path):
+    codes = _canvas((10, 10, 10, 10, 1), (40, 40, 10, 10, 1), (10, 20, 10, 30, NOT_OBSERVED))
+    observed = sorted(_trace(tmp_path, codes)["observed"])
+    assert observed[0] == pytest.approx(1 - 30 / 256, abs=0.03)  # 3 of 16 columns, 10 rows
+    assert observed[1] == 1
+
+
+def test_ids_count_from_the_largest_object(tmp_path):
+    layer = _trace(tmp_path, _canvas((5, 5, 4, 4, 1), (20, 20, 20, 20, 2), (50, 5, 6, 6, 1)))
+    assert layer["id"].tolist() == [1, 2, 3]
+    assert layer["area_px"].tolist() == [400, 36, 16]
+
+
+def test_the_kind_of_binary_change_is_judged_by_its_shape(tmp_path):
+    codes = _canvas((5, 5, 14, 16, 3), (40, 2, 5, 75, 3))
+    layer = _trace(tmp_path, codes, classes=("change",)).set_index("kind")
+    assert layer.loc["road", "area_px"] == 375
+    assert layer.loc["building", "area_px"] == 224
+    assert set(layer["kind_source"]) == {"shape"}
+    assert set(_trace(tmp_path, _canvas((5, 5, 9, 9, 1)))["kind_source"]) == {"network"}
+
+
+def test_dates_are_carried(tmp_path):
+    layer = _trace(tmp_path, _canvas((5, 5, 9, 9, 1)), dates=("2019-06-14", None))
+    assert layer["before_date"].tolist() == ["2019-06-14"]
+    assert layer["after_date"].isna().all()
+
+
+@pytest.mark.parametrize("value", [0, NOT_OBSERVED])
+def test_nothing_gives_an_empty_layer_with_every_column(tmp_path, value):
+    layer = _trace(tmp_path, np.full((20, 30), value))
+    assert len(layer) == 0
+    assert tuple(layer.columns) == (*COLUMNS, "geometry")
+    assert layer.crs == UTM
+
+
+def test_progress_ends_at_the_last_row(tmp_path):
+    seen = []
+    _trace(tmp_path, _canvas((5, 5, 9, 9, 1)), progress=lambda *step: seen.append(step))
+    assert seen[-1] == (60, 60)
+
+
+# Bad input
+
+
+def test_a_missing_map_is_named(tmp_path):
+    with pytest.raises(RasterOpenError, match=r"nowhere\.tif"):
+        trace_changes(tmp_path / "nowhere.tif", tmp_path / "nowhere.tif", classes=CLASSES,
+                      config=EVERYTHING)  # fmt: skip
+
+
+def test_scores_of_another_run_are_refused(tmp_path):
+    with pytest.raises(InputError, match="grid"):
+        _trace(tmp_path, _canvas(), scores=np.zeros((2, 30, 30)))
+
+
+def test_scores_with_other_bands_are_refused(tmp_path):
+    with pytest.raises(BandError, match="3 bands for 2 classes"):
+        _trace(tmp_path, _canvas(), scores=np.zeros((3, 60, 80)))
+
+
+def test_an_unknown_class_is_refused(tmp_path):
+    with pytest.raises(InputError, match="tree"):
+        _trace(tmp_path, _canvas(), classes=("building", "tree"))
