@@ -14,6 +14,8 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 DEFAULT_WEIGHTS = "geocd-vhr"
 NOT_OBSERVED = 255
 """Value of 'not observed' in change maps and in score rasters."""
+SCORE_SCALE = 254
+"""A stored score of 254 is 1.0; 255 is kept for 'not observed'."""
 CLASS_CODES = {"building": 1, "road": 2, "change": 3}
 """Values of the classes in a change map; 0 is 'no change'. Binary weights know 'change' only."""
 CHANGE_MAP_COLOURS = {

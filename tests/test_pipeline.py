@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from arithmetic import Arithmetic
 from rasterio.crs import CRS
 from rasterio.warp import calculate_default_transform, reproject
 
@@ -34,24 +35,9 @@ NORTH_UP = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
 OFF = DetectConfig(align=AlignConfig(mode="off"), vectorize=VectorizeConfig(min_area=0))
 
 
-class _Arithmetic:
-    """Stands in for a network: building where after is brighter by 60, road where darker."""
-
-    def __init__(self, weights, *, device="auto"):
-        self.card = weights.card
-        self.calls = 0
-
-    description = "arithmetic"
-
-    def __call__(self, before, after):
-        self.calls += 1
-        step = after.mean(axis=1, dtype=np.float32) - before.mean(axis=1, dtype=np.float32)
-        return np.stack([step > 60, step < -60], axis=1).astype(np.float32)
-
-
 @pytest.fixture
 def arithmetic(monkeypatch):
-    monkeypatch.setattr("geocd.pipeline.TorchPredictor", _Arithmetic)
+    monkeypatch.setattr("geocd.pipeline.TorchPredictor", Arithmetic)
 
 
 def _painted(shape=(300, 420), seed=4):
@@ -382,7 +368,7 @@ def test_scores_do_not_depend_on_the_batch(tmp_path):
 
 
 def test_windows_that_nobody_observed_are_not_run():
-    predictor = _Arithmetic(geocd.load_weights("geocd-vhr"))
+    predictor = Arithmetic(geocd.load_weights("geocd-vhr"))
     before = np.zeros((3, 128, 256), np.uint8)
     valid = np.zeros((128, 256), bool)
     valid[:64, :64] = True

@@ -7,9 +7,9 @@ import os
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 from affine import Affine
+from arithmetic import Arithmetic
 from rasterio.crs import CRS
 
 import geocd
@@ -48,19 +48,6 @@ def _probe(kind: str, path: Path, picture: Path) -> dict[str, object]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-class _Arithmetic:
-    """Stands in for a network: building where after is brighter, road where it is darker."""
-
-    description = "arithmetic"
-
-    def __init__(self, weights, *, device="auto"):
-        self.card = weights.card
-
-    def __call__(self, before, after):
-        step = after.mean(axis=1, dtype=np.float32) - before.mean(axis=1, dtype=np.float32)
-        return np.stack([step > 60, step < -60], axis=1).astype(np.float32)
-
-
 @pytest.fixture(scope="module", params=["changes", "no changes", "no CRS"])
 def run(request, tmp_path_factory):
     """A run of detect, with how many polygons it gave."""
@@ -79,7 +66,7 @@ def run(request, tmp_path_factory):
     ]  # fmt: skip
     config = DetectConfig(align=AlignConfig(mode="off"), vectorize=VectorizeConfig(min_area=0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("geocd.pipeline.TorchPredictor", _Arithmetic)
+        patch.setattr("geocd.pipeline.TorchPredictor", Arithmetic)
         result = geocd.detect(*paths, folder / "c.gpkg", mask=folder / "m.tif", config=config)
     return result, "EPSG:32633" if georeferenced else ""
 

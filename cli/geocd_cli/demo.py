@@ -23,7 +23,7 @@ from geocd_cli.reporting import StageProgress, translate_errors
     "--seed", type=int, default=7, show_default=True, help="Another seed, another suburb."
 )
 @options.overwrite
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.quiet
 @translate_errors
 def demo(output: Path, seed: int, overwrite: bool, quiet: bool) -> None:
     """Paint a survey of a suburb at two dates, find what changed, compare with the truth."""

@@ -47,12 +47,7 @@ from geocd_cli.reporting import StageProgress, translate_errors
     metavar="R,G,B",
     help="Bands to read, counted from 1, in the order of the weights. [first ones]",
 )
-@click.option(
-    "--threshold",
-    type=float,
-    metavar="0..1",
-    help="Least score of a change. [from the weights card]",
-)
+@options.threshold
 @click.option(
     "--tile-size",
     type=int,
@@ -74,21 +69,9 @@ from geocd_cli.reporting import StageProgress, translate_errors
     show_default=True,
     help="Smallest polygon kept, in square metres (pixels without a CRS).",
 )
-@click.option(
-    "--align",
-    type=click.Choice(["auto", "off"]),
-    default=AlignConfig().mode,
-    show_default=True,
-    help="auto: measure the misregistration, and correct it if that "
-    "helps. off: trust the georeferencing.",
-)
+@options.align
 @options.device
-@click.option(
-    "--gsd",
-    type=float,
-    metavar="METRES",
-    help="Ground sample distance to read at. [what the weights are good for]",
-)
+@options.gsd
 @options.pixel_size
 @click.option(
     "--aoi",
@@ -97,7 +80,7 @@ from geocd_cli.reporting import StageProgress, translate_errors
     help="Vector file; ground outside its polygons counts as not observed.",
 )
 @options.overwrite
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+@options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
 @translate_errors
 def detect(

@@ -28,27 +28,11 @@ from geocd_cli.reporting import StageProgress, translate_errors
     show_default=True,
     help="Kind of change that the labels show.",
 )
-@click.option(
-    "--threshold",
-    type=float,
-    metavar="0..1",
-    help="Least score of a change. [from the weights card]",
-)
-@click.option(
-    "--gsd",
-    type=float,
-    metavar="METRES",
-    help="Ground sample distance to read at. [what the weights are good for]",
-)
-@click.option(
-    "--align",
-    type=click.Choice(["auto", "off"]),
-    default=AlignConfig().mode,
-    show_default=True,
-    help="As for detect.",
-)
+@options.threshold
+@options.gsd
+@options.align
 @options.device
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @translate_errors
 def evaluate(

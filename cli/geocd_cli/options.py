@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from geocd.config import DEFAULT_WEIGHTS, PredictConfig
+from geocd.config import DEFAULT_WEIGHTS, AlignConfig, PredictConfig
 
 weights = click.option(
     "--weights", default=DEFAULT_WEIGHTS, show_default=True, metavar="NAME|FILE",
@@ -18,6 +18,20 @@ pixel_size = click.option(
     "--pixel-size", type=float, metavar="METRES",
     help="What a pixel of images without a CRS covers. [unknown: read as they are]",
 )  # fmt: skip
+threshold = click.option(
+    "--threshold", type=float, metavar="0..1",
+    help="Least score of a change. [from the weights card]",
+)  # fmt: skip
+gsd = click.option(
+    "--gsd", type=float, metavar="METRES",
+    help="Ground sample distance to read at. [what the weights are good for]",
+)  # fmt: skip
+align = click.option(
+    "--align", type=click.Choice(["auto", "off"]), default=AlignConfig().mode, show_default=True,
+    help="auto: measure the misregistration, and correct it if that helps. "
+    "off: trust the georeferencing.",
+)  # fmt: skip
+quiet = click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 
 

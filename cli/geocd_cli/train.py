@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from geocd.errors import ConfigError
+from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
 
 
@@ -50,7 +51,7 @@ from geocd_cli.reporting import StageProgress, translate_errors
     metavar="NAME=FILE",
     help="Output of 'geocd evaluate --json' for the card.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.quiet
 @translate_errors
 def train(
     recipe_name: str, data: Path, output: Path, steps: int | None, threads: int | None,

@@ -5,12 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from geocd.config import NOT_OBSERVED
+from geocd.config import NOT_OBSERVED, SCORE_SCALE
 from geocd.errors import ShapeError
 from geocd.tiling.windows import Window
-
-SCORE_SCALE = 254
-"""A stored score of 254 is 1.0; 255 is kept for 'not observed'."""
 
 
 def blending_window(shape: tuple[int, int], margin: int) -> NDArray[np.float32]:

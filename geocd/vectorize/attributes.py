@@ -14,12 +14,10 @@ from pyproj import Geod, Transformer
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from geocd.config import NOT_OBSERVED
+from geocd.config import NOT_OBSERVED, SCORE_SCALE
 from geocd.rasters.grid import Grid, transformer_between
 from geocd.vectorize.outline import Floats, Geometries, Ints, vertical_sides
 
-SCORE_SCALE = 254
-"""Value of a score raster that stands for a score of 1."""
 _WGS84 = CRS.from_epsg(4326)
 _GEOD = Geod(ellps="WGS84")
 _MARGIN = 3

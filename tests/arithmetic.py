@@ -1,0 +1,20 @@
+"""A stand-in for a network, so that the answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Arithmetic:
+    """Stands in for a network: building where after is brighter by 60, road where darker."""
+
+    def __init__(self, weights, *, device="auto"):
+        self.card = weights.card
+        self.calls = 0
+
+    description = "arithmetic"
+
+    def __call__(self, before, after):
+        self.calls += 1
+        step = after.mean(axis=1, dtype=np.float32) - before.mean(axis=1, dtype=np.float32)
+        return np.stack([step > 60, step < -60], axis=1).astype(np.float32)
