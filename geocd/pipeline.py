@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -289,12 +289,18 @@ def _predict(
     """Score the pair on the reading grid, into a tiled GeoTIFF."""
     seen = False
     classes = predictor.card.change_classes
-    with pair.reader() as reader, RowWriter(path, pair.grid, bands=classes) as writer:
-        for rows in score_rows(
-            predictor, reader.read, pair.grid.shape, tiling=config.tiling,
-            batch_size=config.predict.batch_size,
-            progress=lambda done, total: report("predict", done, total),
-        ):  # fmt: skip
+    with (
+        pair.reader() as reader,
+        RowWriter(path, pair.grid, bands=classes) as writer,
+        closing(
+            score_rows(
+                predictor, reader.read, pair.grid.shape, tiling=config.tiling,
+                batch_size=config.predict.batch_size,
+                progress=lambda done, total: report("predict", done, total),
+            )
+        ) as scored,
+    ):  # fmt: skip
+        for rows in scored:
             seen = seen or bool((rows[0] != NOT_OBSERVED).any())
             writer.write(rows)
     if not seen:

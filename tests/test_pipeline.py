@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
+import threading
 from pathlib import Path
 
 import geopandas
@@ -395,6 +396,21 @@ def test_prefetching_keeps_order_and_carries_errors():
     with pytest.raises(RasterOpenError, match="broken"):
         seen.extend(prefetch(_items()))
     assert seen == [0, 1, 2, 3, 4]
+
+
+def test_prefetching_that_is_given_up_stops_its_thread():
+    made = []
+
+    def _items():
+        for number in range(1000):
+            made.append(number)
+            yield number
+
+    ahead = prefetch(_items())
+    next(ahead)
+    ahead.close()
+    assert len(made) < 10
+    assert not any(t.name == "geocd-prefetch" for t in threading.enumerate())
 
 
 def test_cuda_is_refused_where_there_is_none():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from affine import Affine
 from arithmetic import Arithmetic
+from PIL import Image
 from rasterio.crs import CRS
 
 import geocd
@@ -99,3 +100,9 @@ def test_the_change_map_opens_with_a_legend_in_words(run, tmp_path):
         "3": "Change of unknown kind", "255": "Not observed",
     }  # fmt: skip
     assert {int(k): tuple(v) for k, v in facts["colours"].items()} == CHANGE_MAP_COLOURS
+    # The picture is 600 pixels wide for 240; rows start 50 pixels down.
+    picture = Image.open(tmp_path / "m.png").convert("RGB")
+    unobserved, unchanged = picture.getpixel((550, 512)), picture.getpixel((300, 100))
+    assert unchanged == (255, 255, 255)
+    assert max(unobserved) - min(unobserved) < 4
+    assert (180 < unobserved[0] < 200) == (result.observed < 1)

@@ -85,6 +85,14 @@ def test_the_ground_sample_distance_is_metres_in_any_crs(crs, transform, metres)
 # Scenes
 
 
+def test_a_scene_is_a_jpeg(tmp_path):
+    write_raster(tmp_path / "a.tif", _image(), crs=None, transform=Affine.identity())
+    rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "a.jpg", driver="JPEG", QUALITY=95)
+    values, valid = _whole(tmp_path / "a.jpg", (1, 2, 3))
+    assert valid.all()
+    assert np.abs(values.astype(int) - _image()).mean() < 12
+
+
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".vrt"])
 def test_a_scene_is_a_file_of_any_raster_format(tmp_path, suffix):
     image = _image()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -65,7 +66,7 @@ class PairArrays(Protocol):
 ReadStrip = Callable[[slice, slice], PairArrays]
 
 
-def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     """The same items, made in a thread while the consumer works; at most ``depth`` wait."""
     waiting: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -111,7 +112,7 @@ def score_rows(
     tiling: TilingConfig,
     batch_size: int,
     progress: Progress | None = None,
-) -> Iterator[NDArray[np.uint8]]:
+) -> Generator[NDArray[np.uint8], None, None]:
     """Scores of a whole pair, streamed from top to bottom.
 
     A strip of windows is read at a time, in a thread of its own; windows that nobody observed
@@ -136,23 +137,25 @@ def score_rows(
     stitcher = Stitcher(shape, len(predictor.card.change_classes))
     total, done = count(shape, tiling), 0
     strips = ((top, read(slice(top, top + tile_h), slice(0, width))) for top in tops)
-    for index, (top, strip) in enumerate(prefetch(strips)):
-        row = [Window(top, w.col, tile_h, w.width) for w in windows]
-        seen = [w for w in row if strip.valid[:, w.slices[1]].any()]
-        for first in range(0, len(seen), batch_size):
-            batch = seen[first : first + batch_size]
-            cols = [w.slices[1] for w in batch]
-            scores = predictor(
-                np.stack([strip.before[:, :, c] for c in cols]),
-                np.stack([strip.after[:, :, c] for c in cols]),
-            )
-            for window, score in zip(batch, scores, strict=True):
-                stitcher.add(window, score, weight=weight)
+    # Closed by hand: whatever ends the loop, the thread must stop before its files are closed.
+    with closing(prefetch(strips)) as ahead:
+        for index, (top, strip) in enumerate(ahead):
+            row = [Window(top, w.col, tile_h, w.width) for w in windows]
+            seen = [w for w in row if strip.valid[:, w.slices[1]].any()]
+            for first in range(0, len(seen), batch_size):
+                batch = seen[first : first + batch_size]
+                cols = [w.slices[1] for w in batch]
+                scores = predictor(
+                    np.stack([strip.before[:, :, c] for c in cols]),
+                    np.stack([strip.after[:, :, c] for c in cols]),
+                )
+                for window, score in zip(batch, scores, strict=True):
+                    stitcher.add(window, score, weight=weight)
+                if progress:
+                    progress(done + first + len(batch), total)
+            done += len(row)
             if progress:
-                progress(done + first + len(batch), total)
-        done += len(row)
-        if progress:
-            progress(done, total)
-        below = tops[index + 1] if index + 1 < len(tops) else height
-        taken, finished = stitcher.take(below)
-        yield encode_scores(finished, strip.valid[taken - top : below - top])
+                progress(done, total)
+            below = tops[index + 1] if index + 1 < len(tops) else height
+            taken, finished = stitcher.take(below)
+            yield encode_scores(finished, strip.valid[taken - top : below - top])

@@ -1,7 +1,8 @@
 <!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
+<!-- QGIS takes the nodata colour as premultiplied: 64 at alpha 128 is a veil of grey 128. -->
 <qgis version="3.22.0" styleCategories="Symbology">
   <pipe>
-    <rasterrenderer type="paletted" band="1" opacity="1" nodataColor="128,128,128,128" alphaBand="-1">
+    <rasterrenderer type="paletted" band="1" opacity="1" nodataColor="64,64,64,128" alphaBand="-1">
       <rasterTransparency/>
       <colorPalette>
         <paletteEntry value="0" color="#000000" alpha="0" label="No change"/>
