@@ -330,7 +330,8 @@ def test_a_motion_is_applied_together_with_the_reading(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("gsd", "expected"), [(0.5, 0.5), (0.2, 0.4), (2.0, 1.0), (0.41, 0.41), (0.995, 0.995)]
+    ("gsd", "expected"),
+    [(0.5, 0.5), (0.2, 0.4), (1.6, 1.0), (5.0, 2.5), (0.41, 0.41), (0.995, 0.995)],
 )
 def test_a_pair_is_read_within_the_range_of_the_weights(gsd, expected):
     grid = Grid(UTM, Affine(gsd, 0, 500_000, 0, -gsd, 5_000_000), 300, 400)

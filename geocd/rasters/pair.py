@@ -26,6 +26,9 @@ from geocd.rasters.scene import Sampler, Scene
 _SQUARE_ENOUGH = 1.2
 """Pixels whose sides differ by less than this ratio are read as they are."""
 
+_LARGEST_ENLARGEMENT = 2.0
+"""How many times finer than its pixels an image is read, unless a distance is asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class PairWindow:
@@ -181,7 +184,7 @@ def reading_grid(
     """The grid at which a network should see ground that ``grid`` covers.
 
     Pixels that are nearly square and within the range stay as they are; others are brought to
-    the nearest end of the range, or to ``gsd``.
+    the nearest end of the range, or to ``gsd``. Coarse images are enlarged twice at most.
 
     Args:
         grid: before's grid.
@@ -204,7 +207,8 @@ def reading_grid(
     target = gsd
     if target is None:
         low, high = gsd_range or (mean, mean)
-        target = min(max(mean, low), high)
+        # Enlarging invents no detail, and costs its square.
+        target = max(min(max(mean, low), high), mean / _LARGEST_ENLARGEMENT)
         square = max(native) / min(native) < _SQUARE_ENOUGH
         if square and abs(target / mean - 1) < 0.02:
             return grid
@@ -277,7 +281,7 @@ def open_pair(
 
 def _bounds(scene: Scene, crs: CRS | None) -> str:
     left, bottom, right, top = scene.footprint(crs).bounds
-    return f"{left:.6g} {bottom:.6g} {right:.6g} {top:.6g}"
+    return f"{left:.9g} {bottom:.9g} {right:.9g} {top:.9g}"
 
 
 def _warn_if_coarse(scene: Scene, gsd_range: tuple[float, float] | None) -> None:
