@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import geopandas
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from geocd import outputs
@@ -24,7 +26,7 @@ from geocd.models.checkpoint import load_weights
 from geocd.predict.predictor import Predictor, score_rows
 from geocd.predict.torch import TorchPredictor
 from geocd.provenance import describe_input, provenance
-from geocd.rasters.pair import RasterPair, open_pair
+from geocd.rasters.pair import PairReader, RasterPair, open_pair
 from geocd.rasters.scene import Sampler, Scene
 from geocd.rasters.write import RowWriter, bounded_cache, write_cog
 from geocd.tiling.stitch import classify
@@ -33,7 +35,10 @@ from geocd.vectorize import trace_changes
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
 
-_ROWS = 512  # rows of the output that are made at a time
+_ROWS = 512
+"""Rows that are made at a time."""
+_LARGEST_STEP = 4.0
+"""How many times smaller a warp may make an image in one go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,18 @@ def detect(
     config = config or DetectConfig()
     targets = _targets(output, mask, scores, overwrite=overwrite)
     _refuse_shared_paths(targets, [before, after, aoi])
-    report: Progress = progress or (lambda stage, done, total: None)
+    with bounded_cache():
+        return _detect(
+            before, after, targets, area=None if aoi is None else Path(aoi), config=config,
+            report=progress or (lambda stage, done, total: None),
+        )  # fmt: skip
+
+
+def _detect(
+    before: str | Path, after: str | Path, targets: dict[str, Path], *, area: Path | None,
+    config: DetectConfig, report: Progress,
+) -> DetectResult:  # fmt: skip
+    """``detect``, once its outputs are known to be writable."""
     clock = _Clock()
     with clock.stage("open"):
         weights = load_weights(config.weights)
@@ -176,7 +192,7 @@ def detect(
         pair = open_pair(
             before, after, channels=len(weights.card.bands), gsd_range=weights.card.gsd,
             bands=config.bands, gsd=config.gsd, pixel_size=config.pixel_size,
-            area=None if aoi is None else Path(aoi),
+            area=area,
         )  # fmt: skip
     with clock.stage("align"):
         report("align", 0, 1)
@@ -184,7 +200,7 @@ def detect(
         pair = pair.with_motion(alignment.motion)
         report("align", 1, 1)
     record = _record(pair, weights.card, config, alignment)
-    with bounded_cache(), ExitStack() as stack:
+    with ExitStack() as stack:
         drafts = {
             name: stack.enter_context(outputs.replacing(path)) for name, path in targets.items()
         }
@@ -261,14 +277,13 @@ class _Workspace:
 
 def _align(pair: RasterPair, config: DetectConfig) -> Alignment:
     def _read(rows: slice, cols: slice, *, step: float, motion: Affine) -> GrayPair:
-        # The window is given in pixels of the reading grid, the reader counts in its own.
+        # A warp that shrinks much holds its whole source at once, so it shrinks a little and
+        # blocks of pixels are averaged here.
+        shrink = math.ceil(step / _LARGEST_STEP)
         part = _window_pair(pair, rows, cols, motion)
-        with part.reader(step=step) as reader:
-            height, width = reader.grid.shape
-            before, valid_before, after, valid_after = reader.read_dates(
-                slice(0, height), slice(0, width)
-            )
-        return GrayPair(_gray(before), _gray(after), valid_before, valid_after)
+        with part.reader(step=step / shrink) as reader:
+            strips = list(_gray_strips(reader, shrink))
+        return GrayPair(*(np.concatenate(arrays) for arrays in zip(*strips, strict=True)))
 
     return estimate(_read, pair.grid.shape, config=config.align)
 
@@ -279,8 +294,34 @@ def _window_pair(pair: RasterPair, rows: slice, cols: slice, motion: Affine) -> 
     return replace(pair, grid=pair.grid.crop(rows, cols), motion=~corner @ motion @ corner)
 
 
-def _gray(image: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.asarray(image.mean(axis=0, dtype=np.float32), np.uint8)
+def _gray_strips(reader: PairReader, shrink: int) -> Iterator[tuple[Any, ...]]:
+    """Gray values and validity of both dates, ``shrink`` times smaller, from top to bottom."""
+    height, width = reader.grid.shape
+    rows = max(1, _ROWS // shrink) * shrink
+    for top in range(0, height, rows):
+        window = slice(top, min(top + rows, height)), slice(0, width)
+        before, valid_before, after, valid_after = reader.read_dates(*window)
+        first, seen_first = _shrunk(before, valid_before, shrink)
+        second, seen_second = _shrunk(after, valid_after, shrink)
+        yield first, second, seen_first, seen_second
+
+
+def _shrunk(
+    image: NDArray[np.uint8], valid: NDArray[np.bool_], shrink: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The gray mean of the valid pixels of every block; valid where half of the block is."""
+    gray = np.where(valid, image.mean(axis=0, dtype=np.float32), 0)
+    if shrink == 1:
+        return gray.astype(np.uint8), valid
+    pad = [(0, -length % shrink) for length in valid.shape]
+    blocks = [
+        np.pad(plane.astype(np.float32), pad).reshape(
+            (valid.shape[0] + pad[0][1]) // shrink, shrink, -1, shrink
+        ).sum(axis=(1, 3))
+        for plane in (gray, valid)
+    ]  # fmt: skip
+    mean = blocks[0] / np.maximum(blocks[1], 1)
+    return mean.astype(np.uint8), blocks[1] >= shrink * shrink / 2
 
 
 def _predict(

@@ -258,11 +258,12 @@ class Scene:
 
     def _sample_values(self, tile: SceneTile, bands: list[int]) -> NDArray[np.float64]:
         step = max(1.0, max(tile.grid.shape) * len(self.tiles) ** 0.5 / _STRETCH_SIZE)
-        with Sampler(Scene(tile.path, (tile,), tile.grid), tile.grid.scaled(step, step)) as sampler:
-            values, valid = sampler.read_raw(
-                slice(0, sampler.grid.height), slice(0, sampler.grid.width), bands
-            )
-        return values[:, valid].ravel().astype(np.float64)
+        shape = tuple(max(1, round(side / step)) for side in tile.grid.shape)
+        with _reading(tile.path), rasterio.open(tile.path) as dataset:
+            values = dataset.read(bands, out_shape=(len(bands), *shape)).astype(np.float64)
+            valid = dataset.dataset_mask(out_shape=shape) > 0
+        values = values[:, valid].ravel()
+        return np.asarray(values[np.isfinite(values)])
 
 
 def _check_same_kind(first: SceneTile, tile: SceneTile) -> None:

@@ -20,7 +20,7 @@ from geocd.errors import OutputError
 from geocd.rasters.grid import Grid
 
 _BLOCK = 256
-_CACHE_BYTES = 256 * 2**20
+_CACHE_BYTES = 96 * 2**20
 PROVENANCE_TAG = "GEOCD_PROVENANCE"
 """Metadata item of GeoTIFFs that says what made them, as JSON."""
 
@@ -91,11 +91,11 @@ class RowWriter:
 
 
 def bounded_cache() -> rasterio.Env:
-    """A context in which GDAL keeps at most 256 MiB of decoded blocks.
+    """A context in which GDAL keeps at most 96 MiB of decoded blocks.
 
     Its own default is a share of the machine's memory, which looks like growth with the raster.
     """
-    # In bytes: rasterio hands the number on as it is, and 256 would mean 256 bytes.
+    # In bytes: rasterio hands the number on as it is, and 96 would mean 96 bytes.
     return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES)
 
 

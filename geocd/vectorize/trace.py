@@ -43,7 +43,7 @@ COLUMNS = (
     "after_date",
 )
 """Attributes of a change polygon, in the order in which they are written."""
-_BATCH = 2000
+_BATCH = 500
 """Objects whose outlines are worked on together."""
 Progress = Callable[[int, int], None]
 
