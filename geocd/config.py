@@ -105,7 +105,7 @@ class VectorizeConfig:
     min_area: float = 20.0
     """Minimum mapping unit: smallest polygon kept, in square metres (pixels without a CRS)."""
     simplify: float = 0.6
-    """Largest distance between the outline of pixels and the polygon, in pixels."""
+    """Tolerance of the thinning of outlines, in pixels; 0 keeps the outlines of the pixels."""
     road_elongation: float = 8.0
     """Least length/width ratio of a road, where the weights do not tell roads from buildings."""
     road_width: float = 30.0

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import geopandas
 import numpy as np
 import pandas as pd
+import pyogrio
 import pytest
 import shapely
 from hypothesis import given
@@ -136,6 +137,36 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monk
         write_changes(_layer(), path, provenance=RECORD, overwrite=True)
     assert path.read_bytes() == b"precious"
     assert [p.name for p in tmp_path.iterdir()] == ["c.gpkg"]
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+def test_a_file_that_was_cut_short_in_silence_is_not_kept(tmp_path, monkeypatch, suffix):
+    # A driver that writes its last bytes on closing cannot say that the disk is full.
+    write = pyogrio.write_dataframe
+
+    def _cut_short(table, path, **options):
+        write(table, path, **options)
+        os.truncate(path, path.stat().st_size - 30 if suffix != ".gpkg" else 40_000)
+
+    monkeypatch.setattr(pyogrio, "write_dataframe", _cut_short)
+    with pytest.raises(OutputError, match="was not written"):
+        write_changes(_layer(), tmp_path / f"c{suffix}", provenance=RECORD)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_temporary_name_is_left_in_a_file(tmp_path):
+    write_changes(_layer(), tmp_path / "c.geojson", provenance=RECORD)
+    assert json.loads((tmp_path / "c.geojson").read_text())["name"] == "changes"
+    write_changes(_layer(), tmp_path / "c.fgb", provenance=RECORD)
+    assert pyogrio.list_layers(tmp_path / "c.fgb")[0, 0] == "changes"
+
+
+def test_provenance_of_any_kind_is_kept(tmp_path):
+    write_changes(_layer(), tmp_path / "c.gpkg", provenance={"before": {"path": tmp_path}})
+    database = sqlite3.connect(tmp_path / "c.gpkg")
+    (value,) = database.execute("select value from provenance").fetchone()
+    database.close()
+    assert json.loads(value) == {"path": str(tmp_path)}
 
 
 # Outputs in general

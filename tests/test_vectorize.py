@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import shapely
@@ -151,6 +152,27 @@ def test_scores_are_those_of_the_objects_pixels_in_their_class(tmp_path):
     assert layer.loc["building", "score_mean"] == pytest.approx(0.75)
     assert layer.loc["building", "score_max"] == pytest.approx(1.0)
     assert layer.loc["road", "score_mean"] == pytest.approx(200 / 254)
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 9)),
+              elements=st.sampled_from([0, 1, 1, 1, 255])))  # fmt: skip
+def test_objects_read_in_strips_are_measured_like_whole_ones(tmp_path_factory, codes):
+    scores = np.arange(codes.size, dtype=np.uint8).reshape(1, *codes.shape) % 255
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geocd.vectorize.attributes._STRIP_PIXELS", 1)  # strips of 16 rows
+        layer = _trace(tmp_path_factory.mktemp("t"), codes, scores=scores, classes=("building",))
+    count, labels = cv2.connectedComponents((codes == 1).astype(np.uint8), connectivity=8)
+    seen = np.pad(codes != NOT_OBSERVED, 3)
+    disc = np.hypot(*np.mgrid[-3:4, -3:4]) <= 3
+    expected = []
+    for label in range(1, count):
+        inside = labels == label
+        near = cv2.dilate(np.pad(inside, 3).astype(np.uint8), disc.astype(np.uint8)) == 1
+        values = scores[0][inside] / 254
+        expected.append((inside.sum(), values.mean(), values.max(), seen[near].mean()))
+    found = layer[["area_px", "score_mean", "score_max", "observed"]].to_numpy().round(9)
+    assert sorted(found.tolist()) == sorted(np.round(expected, 9).tolist())
 
 
 def test_an_object_at_a_hole_knows_that_it_may_go_on(tmp_path):

@@ -11,23 +11,26 @@ from typing import Any
 import geopandas
 import pandas as pd
 import pyogrio
-from pyogrio.errors import DataLayerError, DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
 from geocd.errors import ConfigError, OutputError
 from geocd.maps.qml import add_layer_style
 from geocd.outputs import check_writable, replacing
 
 LAYER = "changes"
-"""Name of the layer of change polygons in a GeoPackage."""
+"""Name of the layer of change polygons, in the formats that name layers."""
 
 Provenance = Mapping[str, object]
+_OGR_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError)
 
 
 def _write_geopackage(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:
-    _write_ogr(changes, path, "GPKG", layer=LAYER)
+    _write_ogr(changes, path, "GPKG")
     rows = {
         "key": list(provenance),
-        "value": [v if isinstance(v, str) else json.dumps(v) for v in provenance.values()],
+        "value": [
+            v if isinstance(v, str) else json.dumps(v, default=str) for v in provenance.values()
+        ],
     }
     pyogrio.write_dataframe(pd.DataFrame(rows, dtype=str), path, driver="GPKG",
                             layer="provenance", append=True)  # fmt: skip
@@ -62,8 +65,12 @@ def _write_ogr(changes: geopandas.GeoDataFrame, path: Path, driver: str, **optio
     with warnings.catch_warnings():
         # Layers without a CRS are a supported case: they are in pixel units.
         warnings.filterwarnings("ignore", message=".*crs.*was not provided.*")
-        pyogrio.write_dataframe(changes, path, driver=driver, geometry_type="MultiPolygon",
-                                **options)  # fmt: skip
+        pyogrio.write_dataframe(changes, path, driver=driver, layer=LAYER,
+                                geometry_type="MultiPolygon", **options)  # fmt: skip
+    # Drivers that write their last bytes on closing do not tell that the disk was full by then.
+    features, _ = pyogrio.read_bounds(path, layer=LAYER)
+    if len(features) != len(changes):
+        raise DataSourceError(f"{len(features)} of {len(changes)} polygons arrived in {path}")
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -107,5 +114,6 @@ def write_changes(
     with replacing(path) as temporary:
         try:
             _WRITERS[path.suffix.lower()](changes, temporary, provenance)
-        except (DataSourceError, DataLayerError) as error:
-            raise OutputError(f"{path} was not written: {error}; is the disk full?") from None
+        except _OGR_ERRORS as error:
+            reason = str(error).replace(str(temporary), str(path))
+            raise OutputError(f"{path} was not written: {reason}; is the disk full?") from None
