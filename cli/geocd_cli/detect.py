@@ -104,7 +104,7 @@ def detect(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    r"""Find what changed between BEFORE and AFTER.
+    """Find what changed between BEFORE and AFTER.
 
     Each is a raster that GDAL can open (a file, a URL, a VRT) or a folder of tiles. They may
     differ in CRS, resolution and extent.

@@ -39,7 +39,7 @@ def evaluate(
     data: Path, weights: str, pixel_size: float | None, kind: str, threshold: float | None,
     gsd: float | None, align: AlignMode, device: DeviceName, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    r"""Measure weights on labelled pairs, beside baselines.
+    """Measure weights on labelled pairs, beside baselines.
 
     \b
     geocd evaluate --data pairs/levir --pixel-size 0.5
