@@ -60,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the system refused the write, the disk is full, or nothing was written.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = _temporary(path, path.suffix)
     try:
         yield temporary
         _sync(temporary)
@@ -87,7 +87,7 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     Intermediate rasters can be large; the folder that the output goes to is where room was
     meant to be.
     """
-    folder = beside.with_name(f".{beside.stem}.{os.getpid()}-{secrets.token_hex(4)}.scratch")
+    folder = _temporary(beside, ".scratch")
     try:
         folder.mkdir()
     except OSError as error:
@@ -96,6 +96,12 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary(path: Path, suffix: str) -> Path:
+    """A hidden name beside ``path`` that nothing else has."""
+    # Cut, because a long name must not become too long by what is added.
+    return path.with_name(f".{path.stem[:40]}.{os.getpid()}-{secrets.token_hex(4)}{suffix}")
 
 
 def _sync(path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import rasterio
+import rasterio.features
 import shapely
 from affine import Affine
 from hypothesis import given, settings
@@ -22,6 +24,8 @@ UTM = CRS.from_epsg(32633)
 NORTH_UP = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
 EVERYTHING = VectorizeConfig(min_area=0)
 CLASSES = ("building", "road")
+small_maps = arrays(np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)),
+                    elements=st.sampled_from([0, 0, 1, 2, 255]))  # fmt: skip
 
 
 def _trace(folder, codes, *, scores=None, crs=UTM, transform=NORTH_UP, config=EVERYTHING,
@@ -49,8 +53,7 @@ def _canvas(*boxes, shape=(60, 80)):
 
 
 @settings(max_examples=40, deadline=None)
-@given(arrays(np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)),
-              elements=st.sampled_from([0, 0, 1, 2, 255])))  # fmt: skip
+@given(small_maps)
 def test_any_map_gives_valid_objects_that_hold_its_pixels(tmp_path_factory, codes):
     layer = _trace(tmp_path_factory.mktemp("t"), codes)
     assert layer["area_px"].sum() == np.isin(codes, (1, 2)).sum()
@@ -72,6 +75,47 @@ def test_pixels_that_touch_by_a_corner_are_one_object(tmp_path):
     assert layer["area_px"].tolist() == [50]
 
 
+def test_parts_that_touch_by_a_corner_only_are_parts_of_one_multipolygon(tmp_path):
+    codes = _canvas((10, 10, 5, 5, 1), (15, 15, 5, 5, 1))
+    layer = _trace(tmp_path, codes, config=VectorizeConfig(min_area=0, simplify=0))
+    assert shapely.area(layer.geometry[0].geoms).tolist() == [6.25, 6.25]
+
+
+GRIDS = {
+    "north-up": (UTM, NORTH_UP),
+    "south-up": (UTM, Affine(0.5, 0, 500_000, 0, 0.5, 4_999_970)),
+    "rotated": (UTM, NORTH_UP @ Affine.rotation(25)),
+    "degrees": (CRS.from_epsg(4326), Affine(5e-6, 0, 15, 0, -5e-6, 60)),
+    "no CRS": (None, Affine.identity()),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_maps, st.sampled_from(sorted(GRIDS)))
+def test_unsmoothed_polygons_burn_back_to_the_map(tmp_path_factory, codes, name):
+    crs, transform = GRIDS[name]
+    layer = _trace(tmp_path_factory.mktemp("t"), codes, crs=crs, transform=transform,
+                   config=VectorizeConfig(min_area=0, simplify=0))  # fmt: skip
+    shapes = zip(layer.geometry, layer["kind"].map({"building": 1, "road": 2}), strict=True)
+    place = transform if crs else Affine(1, 0, 0, 0, -1, 0)
+    burnt = rasterio.features.rasterize([*shapes, (shapely.Point(1e9, 1e9), 9)], codes.shape,
+                                        transform=place)  # fmt: skip
+    np.testing.assert_array_equal(burnt, np.where(codes == NOT_OBSERVED, 0, codes))
+    pieces = (cv2.connectedComponents((codes == c).astype(np.uint8), connectivity=8)[0] - 1
+              for c in (1, 2))  # fmt: skip
+    assert len(layer) == sum(pieces)
+
+
+@pytest.mark.parametrize("simplify", [0, 0.6, 5])
+@pytest.mark.parametrize(("row", "col"), [(0, 0), (0, 79), (59, 0), (59, 79), (30, 40)])
+def test_an_object_of_one_pixel_is_that_pixel(tmp_path, row, col, simplify):
+    config = VectorizeConfig(min_area=0, simplify=simplify)
+    layer = _trace(tmp_path, _canvas((row, col, 1, 1, 2)), config=config)
+    pixel = shapely.transform(shapely.box(col, row, col + 1, row + 1),
+                              lambda xy: np.column_stack(NORTH_UP @ xy.T))  # fmt: skip
+    assert layer.geometry[0].equals(shapely.MultiPolygon([pixel]))
+
+
 def test_classes_that_touch_stay_apart(tmp_path):
     layer = _trace(tmp_path, _canvas((10, 10, 10, 10, 1), (10, 20, 10, 15, 2)))
     assert layer["kind"].tolist() == ["road", "building"]
@@ -89,6 +133,12 @@ def test_the_steps_of_pixels_do_not_show(tmp_path):
     layer = _trace(tmp_path, ((np.abs(rows - cols * 0.5) < 8) & (cols > 8) & (cols < 70)))
     # The outline of the pixels has some 130 corners.
     assert shapely.get_num_coordinates(layer.geometry[0]) < 16
+    assert layer.geometry[0].area == pytest.approx(0.25 * layer["area_px"][0], rel=0.02)
+
+
+def test_an_l_shaped_building_keeps_its_six_corners(tmp_path):
+    codes = _canvas((10, 10, 30, 12, 1), (28, 22, 12, 25, 1))
+    assert shapely.get_num_coordinates(_trace(tmp_path, codes).geometry[0]) == 7
 
 
 def test_an_object_at_the_edge_of_the_raster_is_kept(tmp_path):
@@ -133,7 +183,24 @@ def test_areas_are_square_metres_whatever_the_projection(tmp_path, epsg):
     assert layer["perimeter_m"][0] == pytest.approx(400, rel=1e-2)
 
 
+def test_areas_are_square_metres_where_the_unit_is_feet(tmp_path):
+    feet = Affine(1 / 0.3048006, 0, 6_000_000, 0, -1 / 0.3048006, 2_000_000)
+    layer = _trace(tmp_path, _canvas((10, 20, 20, 30, 1)), crs=CRS.from_epsg(2227), transform=feet)
+    assert layer["area_m2"][0] == pytest.approx(600, rel=2e-3)
+
+
 # What is known
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays(np.uint8, (12, 16), elements=st.sampled_from([0, 1, 1])), st.floats(0.3, 20))
+def test_no_polygon_is_smaller_than_the_minimum_mapping_unit(tmp_path_factory, codes, least):
+    layer = _trace(tmp_path_factory.mktemp("t"), codes, config=VectorizeConfig(min_area=least))
+    assert (layer["area_m2"] >= least * (1 - 1e-6)).all()
+    # UTM's scale of 0.9996 makes a pixel here 0.2502 square metres.
+    count, _, stats, _ = cv2.connectedComponentsWithStats(codes, connectivity=8)
+    large = sum(0.2502 * stats[i, cv2.CC_STAT_AREA] >= least * 1.001 for i in range(1, count))
+    assert len(layer) >= large
 
 
 def test_the_minimum_mapping_unit_is_ground_where_there_is_a_crs_and_pixels_elsewhere(tmp_path):
@@ -182,10 +249,43 @@ def test_an_object_at_a_hole_knows_that_it_may_go_on(tmp_path):
     assert observed[1] == 1
 
 
+def test_an_object_that_the_edge_of_the_raster_cuts_off_was_not_seen_whole(tmp_path):
+    layer = _trace(tmp_path, _canvas((0, 10, 10, 10, 1), (20, 30, 9, 9, 1)))
+    # 3 rows of 10 pixels lie above the edge, and what a disc of radius 3 adds at two corners:
+    # of the rows beyond the edge, 2, 2 and 0 pixels on each side.
+    near = 10 * 10 + 4 * 30 + 4 * 4
+    assert layer["observed"].tolist() == pytest.approx([1 - 38 / near, 1])
+
+
 def test_ids_count_from_the_largest_object(tmp_path):
     layer = _trace(tmp_path, _canvas((5, 5, 4, 4, 1), (20, 20, 20, 20, 2), (50, 5, 6, 6, 1)))
     assert layer["id"].tolist() == [1, 2, 3]
     assert layer["area_px"].tolist() == [400, 36, 16]
+
+
+def test_ids_of_equal_objects_count_from_the_top_left(tmp_path):
+    boxes = [(40, 10, 6, 6, 2), (5, 60, 6, 6, 2), (5, 5, 6, 6, 1), (40, 40, 6, 6, 1)]
+    layer = _trace(tmp_path, _canvas(*boxes))
+    assert layer["kind"].tolist() == ["building", "road", "road", "building"]
+    left = (layer.geometry.bounds["minx"] - 500_000) / 0.5
+    assert left.tolist() == pytest.approx([5, 60, 10, 40])
+
+
+def test_the_size_of_a_batch_changes_nothing(tmp_path, monkeypatch):
+    codes = np.random.default_rng(5).choice([0, 0, 0, 1, 2, 255], (40, 50))
+    whole = _trace(tmp_path, codes)
+    monkeypatch.setattr("geocd.vectorize.trace._BATCH", 1)
+    assert len(whole) > 50
+    assert _trace(tmp_path, codes).equals(whole)
+
+
+def test_a_wide_strip_is_a_road_only_where_metres_are_unknown(tmp_path):
+    codes = _canvas((2, 2, 8, 76, 3))  # 8 by 76 pixels of 5 m: 40 m wide
+    coarse = Affine(5, 0, 500_000, 0, -5, 5_000_000)
+    for crs, transform, kind in ((UTM, coarse, "building"), (UTM, NORTH_UP, "road"),
+                                 (None, Affine.identity(), "road")):  # fmt: skip
+        layer = _trace(tmp_path, codes, crs=crs, transform=transform, classes=("change",))
+        assert layer["kind"].tolist() == [kind]
 
 
 def test_the_kind_of_binary_change_is_judged_by_its_shape(tmp_path):
@@ -209,12 +309,15 @@ def test_nothing_gives_an_empty_layer_with_every_column(tmp_path, value):
     assert len(layer) == 0
     assert tuple(layer.columns) == (*COLUMNS, "geometry")
     assert layer.crs == UTM
+    full = _trace(tmp_path, _canvas((5, 5, 9, 9, 1)))
+    assert layer.dtypes.to_dict() == full.dtypes.to_dict()
 
 
 def test_progress_ends_at_the_last_row(tmp_path):
     seen = []
     _trace(tmp_path, _canvas((5, 5, 9, 9, 1)), progress=lambda *step: seen.append(step))
     assert seen[-1] == (60, 60)
+    assert seen == sorted(seen)
 
 
 # Bad input
@@ -239,3 +342,37 @@ def test_scores_with_other_bands_are_refused(tmp_path):
 def test_an_unknown_class_is_refused(tmp_path):
     with pytest.raises(InputError, match="tree"):
         _trace(tmp_path, _canvas(), classes=("building", "tree"))
+
+
+def test_scores_that_lie_elsewhere_are_refused(tmp_path):
+    here = write_raster(tmp_path / "a.tif", _canvas(), crs=UTM, transform=NORTH_UP)
+    moved = NORTH_UP @ Affine.translation(1, 0)
+    there = write_raster(tmp_path / "b.tif", _canvas(), crs=UTM, transform=moved)
+    with pytest.raises(InputError, match="differ in grid"):
+        trace_changes(here, there, classes=("change",), config=EVERYTHING)
+
+
+def test_a_value_that_no_class_explains_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"value 3.*1 \(building\), 2 \(road\)"):
+        _trace(tmp_path, _canvas((5, 5, 9, 9, 3)))
+
+
+def test_a_file_that_is_no_raster_is_named(tmp_path):
+    (tmp_path / "notes.tif").write_text("not a raster")
+    with pytest.raises(RasterOpenError, match=r"notes\.tif"):
+        trace_changes(tmp_path / "notes.tif", tmp_path / "notes.tif", classes=CLASSES,
+                      config=EVERYTHING)  # fmt: skip
+
+
+def test_a_map_of_two_bands_is_refused(tmp_path):
+    path = write_raster(tmp_path / "m.tif", np.zeros((2, 9, 9), np.uint8), crs=UTM,
+                        transform=NORTH_UP)  # fmt: skip
+    with pytest.raises(BandError, match="one band"):
+        trace_changes(path, path, classes=CLASSES, config=EVERYTHING)
+
+
+def test_a_map_of_other_numbers_is_refused(tmp_path):
+    path = write_raster(tmp_path / "m.tif", np.zeros((9, 9), np.float32), crs=UTM,
+                        transform=NORTH_UP)  # fmt: skip
+    with pytest.raises(InputError, match="must be uint8"):
+        trace_changes(path, path, classes=("change",), config=EVERYTHING)

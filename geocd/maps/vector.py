@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import geopandas
+import numpy as np
 import pandas as pd
 import pyogrio
+import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
 from geocd.errors import ConfigError, OutputError
 from geocd.maps.qml import add_layer_style
 from geocd.outputs import check_writable, replacing
+from geocd.vectorize.outline import as_multipolygons
 
 LAYER = "changes"
 """Name of the layer of change polygons, in the formats that name layers."""
 
 Provenance = Mapping[str, object]
-_OGR_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError)
+_WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError, sqlite3.Error)
+_LONLAT_STEP = 1e-7
+"""Resolution of GeoJSON in degrees: a centimetre."""
 
 
 def _write_geopackage(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:
@@ -41,8 +47,20 @@ def _write_geojson(changes: geopandas.GeoDataFrame, path: Path, provenance: Prov
     if changes.crs is None:
         _write_ogr(changes, path, "GeoJSON")
         return
-    # RFC 7946 knows one CRS; seven digits are a centimetre.
-    _write_ogr(changes.to_crs(4326), path, "GeoJSON", RFC7946="YES", COORDINATE_PRECISION=7)
+    # RFC 7946 knows one CRS.
+    rounded = _rounded(changes.to_crs(4326))
+    _write_ogr(rounded, path, "GeoJSON", RFC7946="YES", COORDINATE_PRECISION=7)
+
+
+def _rounded(changes: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """The polygons with the digits that are written, valid with them."""
+    exact = np.asarray(changes.geometry, dtype=object)
+    # The driver rounds too, and leaves narrow necks crossed.
+    rounded = as_multipolygons(shapely.set_precision(exact, _LONLAT_STEP))
+    # What spans the antimeridian is for the driver to cut first; what vanishes stays unrounded.
+    west, _, east, _ = shapely.bounds(exact).T
+    kept = (east - west > 180) | shapely.is_empty(rounded)
+    return changes.set_geometry(np.where(kept, exact, rounded), crs=changes.crs)
 
 
 def _write_flatgeobuf(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:
@@ -78,7 +96,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
     Raises:
         ConfigError: the extension is that of no format that is written.
-        OutputError: see ``outputs.check_writable``.
+        OutputError: see ``outputs.check_writable``; or another program is writing to the file.
     """
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
@@ -88,6 +106,13 @@ def check_output(path: Path, *, overwrite: bool) -> None:
             f"{', '.join(_WRITERS)}{advice}"
         )
     check_writable(path, overwrite=overwrite)
+    # SQLite would play these into the new file, which would then show the old polygons.
+    for left in (path.with_name(f"{path.name}{end}") for end in ("-wal", "-journal")):
+        if suffix == ".gpkg" and left.exists() and left.stat().st_size > 0:
+            raise OutputError(
+                f"{path} has unfinished changes of another program in {left.name}; "
+                "close it there, or write elsewhere"
+            )
 
 
 def write_changes(
@@ -114,6 +139,6 @@ def write_changes(
     with replacing(path) as temporary:
         try:
             _WRITERS[path.suffix.lower()](changes, temporary, provenance)
-        except _OGR_ERRORS as error:
+        except _WRITE_ERRORS as error:
             reason = str(error).replace(str(temporary), str(path))
             raise OutputError(f"{path} was not written: {reason}; is the disk full?") from None

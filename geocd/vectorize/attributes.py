@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from geocd.config import NOT_OBSERVED, SCORE_SCALE
-from geocd.rasters.grid import Grid, transformer_between
+from geocd.rasters.grid import Grid, apply_transform, transformer_between
 from geocd.vectorize.outline import Floats, Geometries, Ints, vertical_sides
 
 _WGS84 = CRS.from_epsg(4326)
@@ -88,11 +88,9 @@ def _projected(geometries: Geometries, transformer: Transformer) -> Geometries:
 
 def to_ground(polygons: Geometries, grid: Grid) -> Geometries:
     """Polygons in the CRS of the grid, from polygons in pixels (x = column, y = row)."""
-    t = grid.transform
 
     def _move(points: Floats) -> Floats:
-        col, row = points[:, 0], points[:, 1]
-        return np.column_stack([t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f])
+        return np.column_stack(apply_transform(grid.transform, points[:, 0], points[:, 1]))
 
     moved: Geometries = shapely.transform(polygons, _move)
     return moved
