@@ -208,7 +208,7 @@ def test_a_run_that_is_stopped_leaves_nothing_and_says_so_by_its_code(tmp_path, 
 
 
 def test_the_demo_finds_some_of_what_it_painted_and_draws_it(tmp_path):
-    done = _geocd("demo", "-o", tmp_path / "demo", "-q")
+    done = _geocd("demo", "-o", tmp_path / "demo")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "demo" / "changes.png").stat().st_size > 50_000
     row = next(line for line in done.stdout.splitlines() if line.startswith("building"))

@@ -30,4 +30,5 @@ def demo(output: Path, seed: int, overwrite: bool, quiet: bool) -> None:
     from geocd.demo import run_demo
 
     result = run_demo(output, seed=seed, overwrite=overwrite, progress=StageProgress(quiet=quiet))
-    click.echo(result.report())
+    if not quiet:
+        click.echo(result.report())

@@ -51,7 +51,7 @@ def estimate(
     cannot be aligned are refused with a reason, never by an exception.
 
     Args:
-        read: gives gray windows of the pair; never asked for more than
+        read: gives gray windows of the pair; never asked for more than 512 or
             ``config.overview_size`` pixels a side, so memory does not grow with the raster.
         shape: (height, width) of the reading grid.
         config: mode, largest shift, size of the overview, least gain.

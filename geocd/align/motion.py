@@ -122,7 +122,7 @@ def _sampled_affine(ties: Ties, tolerance: float, seed: int) -> Affine | None:
     if matrix is None or not np.isfinite(matrix).all():
         return None
     local = Affine(*(float(v) for v in np.asarray(matrix).ravel()))
-    return Affine.translation(*origin) * local @ Affine.translation(*-origin)
+    return Affine.translation(*origin) @ local @ Affine.translation(*-origin)
 
 
 def _refined(motion: Affine, ties: Ties, tolerance: float, *, affine: bool) -> Affine:

@@ -85,7 +85,7 @@ class ArrayReader:
             math.ceil((rows.stop - rows.start) / step),
         )
         reference = _sample(self.reference, self.valid_reference, place, size, step=step)
-        moving = _sample(self.moving, self.valid_moving, motion * place, size, step=step)
+        moving = _sample(self.moving, self.valid_moving, motion @ place, size, step=step)
         return GrayPair(reference[0], moving[0], reference[1], moving[1])
 
 
@@ -94,7 +94,7 @@ def _sample(
 ) -> tuple[GrayArray, MaskArray]:
     """Image and mask at ``place`` (array corners to image corners); size is (width, height)."""
     # Between the corners of both sides and the centres that OpenCV counts from.
-    shifted = Affine.translation(-0.5, -0.5) * place @ Affine.translation(0.5, 0.5)
+    shifted = Affine.translation(-0.5, -0.5) @ place @ Affine.translation(0.5, 0.5)
     matrix = np.array(shifted[:6], dtype=np.float64).reshape(2, 3)
     if step > 1:
         # Detail finer than the new pixels would return as false texture.

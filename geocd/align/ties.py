@@ -60,12 +60,21 @@ def no_ties() -> Ties:
 
 
 def joined(parts: list[Ties]) -> Ties:
-    """All ties of the parts, in their order."""
+    """The ties of all parts, in their order, but no two within half a pixel of each other.
+
+    Parts may overlap, and a spot seen twice would sit on both sides of the hold-out.
+    """
     if not parts:
         return no_ties()
-    return Ties(
+    ties = Ties(
         np.concatenate([p.reference for p in parts]), np.concatenate([p.moving for p in parts])
     )
+    # Two points so close share a pixel of at least one of four lattices half a pixel apart.
+    for offset in ((0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (0.5, 0.5)):
+        pixel = np.floor(ties.reference + np.array(offset))
+        _, first = np.unique(pixel, axis=0, return_index=True)
+        ties = ties.take(np.sort(first))
+    return ties
 
 
 @dataclass(frozen=True, slots=True)
