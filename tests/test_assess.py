@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import geocd
 from geocd.assess.baselines import difference_otsu
-from geocd.assess.evaluation import find_pairs
 from geocd.assess.metrics import Confusion, confusion
 from geocd.errors import DatasetError, ShapeError
 from geocd.testing import paint_scene
+from geocd.training.datasets import find_pairs
 
 counts = st.integers(0, 10_000)
 
