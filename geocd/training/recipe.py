@@ -76,8 +76,12 @@ class SynthesisConfig:
     """Share in which single buildings are pasted into a scene."""
     removal: float = 0.12
     """Share in which single buildings give way to ground."""
+    ground: float = 0.0
+    """Share in which vacant ground becomes other vacant ground."""
     unchanged: float = 0.14
     """Share in which only light, season and sensor differ."""
+    clutter: float = 0.0
+    """Share of pairs with a yard of vehicles, containers or bare soil on one date."""
     gsd: tuple[float, float] = (0.4, 1.0)
     """Range of ground sample distances, metres."""
     zoom: tuple[float, float] = (0.6, 1.9)
@@ -94,7 +98,7 @@ class SynthesisConfig:
     @property
     def shares(self) -> dict[str, float]:
         """Share of each kind of pair, by name."""
-        names = ("construction", "patch", "unrelated", "paste", "removal", "unchanged")
+        names = ("construction", "patch", "unrelated", "paste", "removal", "ground", "unchanged")
         return {name: getattr(self, name) for name in names}
 
 

@@ -3,6 +3,7 @@
     kind           before              after                     change
     construction   vacant ground       built-up, elsewhere       where one of them is built
     unrelated      any scene           any other                 where one of them is built
+    ground         vacant ground       other vacant ground       none, or a road
     patch          a scene             parts from another        inside the parts, likewise
     paste          a scene             + single buildings        the buildings
     removal        a scene             - single buildings        the buildings, not the fills
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from geocd.errors import DatasetError
 from geocd.training.augment import photometric, smooth_noise
+from geocd.training.clutter import clutter
 from geocd.training.recipe import SynthesisConfig, TileSource
 from geocd.training.tiles import IGNORE, Tile
 
@@ -161,6 +163,7 @@ class PairSynthesizer:
             "patch": self._patch,
             "paste": self._paste,
             "removal": self._removal,
+            "ground": self._ground,
             "unchanged": self._unchanged,
         }
 
@@ -179,6 +182,8 @@ class PairSynthesizer:
         low, high = self.config.gsd
         gsd = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         before, after, same_ground = self._makers[kind](rng, crop, gsd)
+        if rng.random() < self.config.clutter:
+            after, same_ground = _cluttered(after, same_ground, gsd, rng)
         change = differ(before.labels, after.labels)
         # What was not touched did not change, even where nobody knows what it is.
         change[:, same_ground] = 0
@@ -197,8 +202,11 @@ class PairSynthesizer:
         self, tile: Tile, rng: Generator, crop: int, gsd: float, at: tuple[float, float] | None
     ) -> View:
         """A crop around a point (x, y) of a tile, turned and mirrored at random."""
-        zoom = float(np.clip(tile.gsd / gsd, *self.config.zoom))
         height, width = tile.image.shape[:2]
+        low, high = self.config.zoom
+        # A crop much larger than its tile would be a kaleidoscope of reflections.
+        low = max(low, 0.75 * crop / min(height, width))
+        zoom = float(np.clip(tile.gsd / gsd, low, max(low, high)))
         if at is None:
             reach = min(0.5 * crop / zoom, 0.5 * height, 0.5 * width)
             at = (rng.uniform(reach, width - reach), rng.uniform(reach, height - reach))
@@ -259,6 +267,11 @@ class PairSynthesizer:
         pair = self._built_view(rng, crop, gsd), self._any(rng, crop, gsd)
         return *pair, np.zeros((crop, crop), bool)
 
+    def _ground(self, rng: Generator, crop: int, gsd: float) -> tuple[View, View, Mask]:
+        before, after = (self._vacant_view(rng, crop, gsd) for _ in range(2))
+        after.image = _matched(after.image, before.image, float(rng.uniform(0, 0.7)))
+        return before, after, np.zeros((crop, crop), bool)
+
     def _patch(self, rng: Generator, crop: int, gsd: float) -> tuple[View, View, Mask]:
         base = self._any(rng, crop, gsd)
         draw = self._built_view if rng.random() < 0.6 else self._vacant_view
@@ -318,6 +331,16 @@ class PairSynthesizer:
         change = np.where(appeared, np.uint8(0), change)
         change = np.where(moved == 1, np.uint8(1), change)
         return View(_warp(image, cv2.INTER_LINEAR), labels), change
+
+
+def _cluttered(view: View, same_ground: Mask, gsd: float, rng: Generator) -> tuple[View, Mask]:
+    """A date with a yard on it, and the ground that is still the same."""
+    image, yard = clutter(view.image, view.labels[_BUILDING] != 1, gsd, rng)
+    labels = view.labels.copy()
+    # A yard is no building for sure; whether it counts as road, nobody can say.
+    labels[_BUILDING][yard & (labels[_BUILDING] != 1)] = 0
+    labels[_BUILDING + 1 :, yard] = IGNORE
+    return View(image, labels), same_ground & ~yard
 
 
 def _vacant_points(tile: Tile) -> NDArray[np.float32]:
