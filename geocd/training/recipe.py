@@ -103,6 +103,27 @@ class SynthesisConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SelfLabelConfig:
+    """How sure the segmentation of single dates must be to be believed about a tile's labels."""
+
+    present: float = 0.85
+    """Least score, 0..1, that labels an unknown pixel with the class."""
+    absent: float = 0.1
+    """Largest score that labels an unknown pixel as free of the class."""
+    doubt: float = 0.05
+    """A label that the scores contradict to within this distance of certainty is ignored."""
+    gsd: tuple[float, ...] = (0.45, 0.7)
+    """Ground sample distances, metres, at which each tile is read."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.doubt <= self.absent < self.present <= 1:
+            raise ConfigError(
+                f"self-labels need 0 <= doubt <= absent < present <= 1, got {self.doubt}, "
+                f"{self.absent}, {self.present}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CardNotes:
     """What goes on the weights card and does not come out of the training itself."""
 
