@@ -124,6 +124,23 @@ class VectorizeConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectConfig:
+    """What counts as an object, and as found, when a change map is compared with the truth."""
+
+    iou: float = 0.5
+    """Least intersection over union of an object of the map and one of the truth that pair."""
+    min_area: float = 20.0
+    """Smallest object that counts, in square metres (pixels where their size is unknown)."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.iou <= 1, f"the least overlap must be in (0, 1], got {self.iou}")
+        _require(
+            math.isfinite(self.min_area) and self.min_area >= 0,
+            f"min_area must not be negative, got {self.min_area}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DetectConfig:
     """Everything that `geocd.detect` can be told beside its inputs and outputs."""
 
