@@ -1,8 +1,9 @@
-"""Networks equal the reference, cards travel, pickles are never executed."""
+"""Nested networks equal the reference, cards travel, pickles are never executed."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from geocd.errors import (
+    ConfigError,
     DamagedWeightsError,
     OutputExistsError,
     PickleRefusedError,
-    UnknownModelError,
     UnknownWeightsError,
     WeightsError,
 )
@@ -28,10 +29,7 @@ from geocd.models.checkpoint import (
     read_card,
     save_weights,
 )
-from geocd.models.registry import build_model, known_models
 from geocd.models.snunet import SiamNestedUNet, SNUNet
-
-NAMES = known_models()
 
 
 def _card(**changes: object) -> WeightsCard:
@@ -64,35 +62,6 @@ def test_outputs_equal_the_reference_network(reference, name, network):
 )
 def test_snunet_has_the_published_number_of_parameters(width, parameters):
     assert sum(p.numel() for p in SNUNet(width=width).parameters()) == parameters
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("bands", "classes", "width"), [(3, 2, 8), (1, 1, 8), (4, 3, 16)])
-def test_any_width_bands_and_classes_give_logits_of_the_images_size(name, bands, classes, width):
-    network = build_model(name, bands=bands, classes=classes, width=width)
-    before, after = torch.randn(2, 2, bands, 32, 48)
-    assert network(before, after).shape == (2, classes, 32, 48)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_parameter_gets_a_gradient(name):
-    network = build_model(name, bands=3, classes=2, width=8)
-    before, after = torch.randn(2, 2, 3, 32, 32)
-    network(before, after).square().sum().backward()
-    without = [n for n, p in network.named_parameters() if p.grad is None]
-    assert without == []
-
-
-def test_swapping_the_dates_does_not_change_the_default_network():
-    network = build_model("siam-nested-lite", bands=3, classes=2, width=16).eval()
-    before, after = torch.randn(2, 1, 3, 64, 64)
-    with torch.inference_mode():
-        torch.testing.assert_close(network(before, after), network(after, before))
-
-
-def test_an_unknown_architecture_is_refused_with_the_known_ones():
-    with pytest.raises(UnknownModelError, match="snunet"):
-        build_model("resnet", bands=3, classes=2, width=8)
 
 
 def test_weights_and_card_survive_the_file(tmp_path):
@@ -169,9 +138,10 @@ def test_bundled_weights_load_and_say_where_they_come_from():
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
 @pytest.mark.parametrize("network", [SNUNet, SiamNestedUNet])
-def test_published_checkpoints_are_imported(tmp_path, prefix, wrapped, network):
-    original = network(width=8).eval()
+def test_published_checkpoints_are_imported(tmp_path, prefix, wrapped, upsampling, network):
+    original = network(width=8, upsampling=upsampling).eval()
     state = {prefix + key: value for key, value in original.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "net.pth")
     card = import_checkpoint(tmp_path / "net.pth", tmp_path / "net.safetensors")
@@ -235,8 +205,49 @@ def test_a_checkpoint_with_a_missing_tensor_is_refused(tmp_path):
         import_checkpoint(tmp_path / "net.pth", tmp_path / "out.safetensors")
 
 
+def test_a_bilinear_checkpoint_has_no_upsampling_tensors_and_its_card_says_so(tmp_path):
+    state = SNUNet(width=8, upsampling="bilinear").state_dict()
+    assert not [key for key in state if key.startswith("Up")]
+    torch.save(state, tmp_path / "net.pth")
+    card = import_checkpoint(tmp_path / "net.pth", tmp_path / "net.safetensors")
+    assert card.options == {"upsampling": "bilinear"}
+
+
+def test_a_transposed_checkpoint_without_one_of_its_convolutions_is_not_taken_for_bilinear(
+    tmp_path,
+):
+    state = SNUNet(width=8).state_dict()
+    del state["Up1_0.up.weight"]
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match=r"missing \(Up1_0\.up\.weight"):
+        import_checkpoint(tmp_path / "net.pth", tmp_path / "out.safetensors")
+
+
+def test_weights_that_do_not_have_the_upsampling_of_their_card_are_refused(tmp_path):
+    card = _card(options={"upsampling": "bilinear"})
+    save_weights(tmp_path / "w.safetensors", SNUNet(width=8), card)
+    with pytest.raises(WeightsError, match=r"not known \(Up"):
+        load_weights(str(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("options", [{"upsampling": "nearest"}, {"attention": "none"}])
+def test_a_card_with_an_option_that_the_network_lacks_is_refused(tmp_path, options):
+    save_weights(tmp_path / "w.safetensors", SNUNet(width=8), _card(options=options))
+    with pytest.raises(ConfigError, match="known are: "):
+        load_weights(str(tmp_path / "w.safetensors"))
+
+
+def test_a_card_of_before_there_were_options_can_be_read():
+    table = json.loads(_card().to_json())
+    del table["options"]
+    assert WeightsCard.from_json(json.dumps(table)) == _card()
+
+
 def test_a_card_round_trips_through_json():
-    card = _card(gsd=(0.4, 1.0), training={"data": [{"origin": "x"}]}, limitations=("none",))
+    options = {"upsampling": "bilinear"}
+    card = _card(
+        gsd=(0.4, 1.0), options=options, training={"data": [{"origin": "x"}]}, limitations=("none",)
+    )
     assert WeightsCard.from_json(card.to_json()) == card
 
 

@@ -41,6 +41,8 @@ class WeightsCard:
     """Subtracted from each band, on the scale 0..255."""
     std: tuple[float, ...]
     """What the difference is divided by, on the scale 0..255."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Choices within the architecture, such as its upsampling; without them: as published."""
     gsd: tuple[float, float] | None = None
     """Ground sample distances that the weights are good for, metres; None: any."""
     summary: str = ""

@@ -21,6 +21,7 @@ from geocd.errors import (
     WeightsError,
 )
 from geocd.models.card import NONE, WeightsCard
+from geocd.models.network import ChangeNetwork
 from geocd.models.registry import build_model
 from geocd.outputs import check_writable, replacing
 
@@ -109,7 +110,11 @@ def load_weights(name: str) -> Weights:
     if _tensors_sha256(tensors) != card.tensors_sha256:
         raise DamagedWeightsError(f"{path}: the tensors do not match the card; fetch it again")
     network = build_model(
-        card.architecture, bands=len(card.bands), classes=len(card.classes), width=card.width
+        card.architecture,
+        bands=len(card.bands),
+        classes=len(card.classes),
+        width=card.width,
+        options=card.options,
     )
     _load_state(network, tensors, str(path))
     return Weights(network.eval(), card)
@@ -195,8 +200,27 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
     return {k.removeprefix("module."): v for k, v in tensors.items()}
 
 
-def _recognise(tensors: Mapping[str, Tensor], source: Path) -> tuple[str, int, int, int]:
-    """(architecture, width, bands, classes) that the tensors' names and shapes tell."""
+@dataclass(frozen=True, slots=True)
+class _Anatomy:
+    """What the names and shapes of a checkpoint's tensors tell of its network."""
+
+    architecture: str
+    width: int
+    bands: int
+    classes: int
+    options: Mapping[str, str]
+
+    def build(self) -> ChangeNetwork:
+        return build_model(
+            self.architecture,
+            bands=self.bands,
+            classes=self.classes,
+            width=self.width,
+            options=self.options,
+        )
+
+
+def _recognise(tensors: Mapping[str, Tensor], source: Path) -> _Anatomy:
     first, final = tensors.get("conv0_0.conv1.weight"), tensors.get("conv_final.weight")
     if first is None or final is None or first.ndim != 4 or final.ndim != 4:
         raise WeightsError(
@@ -204,13 +228,15 @@ def _recognise(tensors: Mapping[str, Tensor], source: Path) -> tuple[str, int, i
             "(SNUNet-CD with ECAM, Siam-NestedUNet with concatenation); "
             f"found for example {', '.join(list(tensors)[:3])}"
         )
-    if "Up1_0.up.weight" not in tensors:
-        raise WeightsError(
-            f"{source}: a nested network with bilinear upsampling; only the variant with "
-            "transposed convolutions (Up1_0.up.weight) can be imported"
-        )
-    architecture = "snunet" if "ca.fc1.weight" in tensors else "siam-nested-unet"
-    return architecture, first.shape[0], first.shape[1], final.shape[0]
+    # Bilinear upsampling has no tensors; transposed convolutions are called Up{i}_{j}.up.
+    learnt = any(name.startswith("Up") for name in tensors)
+    return _Anatomy(
+        architecture="snunet" if "ca.fc1.weight" in tensors else "siam-nested-unet",
+        width=first.shape[0],
+        bands=first.shape[1],
+        classes=final.shape[0],
+        options={} if learnt else {"upsampling": "bilinear"},
+    )
 
 
 def import_checkpoint(
@@ -247,28 +273,31 @@ def import_checkpoint(
     if target.suffix != ".safetensors":
         raise WeightsError(f"weights are written as .safetensors, not {target.suffix!r}: {target}")
     tensors = _read_foreign(source)
-    architecture, width, n_bands, n_classes = _recognise(tensors, source)
+    found = _recognise(tensors, source)
     if classes is None:
-        if n_classes > 2:
-            raise WeightsError(f"{source} has {n_classes} outputs; name them with --classes")
-        classes = ("change",) if n_classes == 1 else (NONE, "change")
-    if len(classes) != n_classes:
-        raise WeightsError(f"{source} has {n_classes} outputs, but {len(classes)} names are given")
+        if found.classes > 2:
+            raise WeightsError(f"{source} has {found.classes} outputs; name them with --classes")
+        classes = ("change",) if found.classes == 1 else (NONE, "change")
+    if len(classes) != found.classes:
+        raise WeightsError(
+            f"{source} has {found.classes} outputs, but {len(classes)} names are given"
+        )
     exclusive = classes[0] == NONE
-    network = build_model(architecture, bands=n_bands, classes=n_classes, width=width)
+    network = found.build()
     _load_state(network, tensors, str(source))
     known = ("red", "green", "blue")
-    bands = known if n_bands == 3 else tuple(f"band {i + 1}" for i in range(n_bands))
+    bands = known if found.bands == 3 else tuple(f"band {i + 1}" for i in range(found.bands))
     card = WeightsCard(
         name=name or target.stem,
-        architecture=architecture,
-        width=width,
+        architecture=found.architecture,
+        width=found.width,
+        options=found.options,
         classes=tuple(classes),
         exclusive=exclusive,
-        thresholds=(threshold,) * (n_classes - exclusive),
+        thresholds=(threshold,) * (found.classes - exclusive),
         bands=bands,
-        mean=tuple(mean or (0.0,) * n_bands),
-        std=tuple(std or (1.0,) * n_bands),
+        mean=tuple(mean or (0.0,) * found.bands),
+        std=tuple(std or (1.0,) * found.bands),
         gsd=gsd,
         summary=f"imported from {source.name}",
         training={"imported_from": source.name},

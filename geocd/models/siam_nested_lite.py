@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geocd.models.attention import EnsembleChannelAttention
+from geocd.models.network import ChangeNetwork
 
 # (expansion, kernel, stride, channels, repeats) of the blocks down to stride 16.
 _BLOCKS = [
@@ -118,7 +119,7 @@ def _node(channels_in: int, channels_out: int, kernel: int = 3) -> nn.Sequential
     )
 
 
-class SiamNestedLite(nn.Module):
+class SiamNestedLite(ChangeNetwork):
     """Siamese NestedUNet on EfficientNet-Lite0, symmetric in time.
 
     Args:
@@ -129,6 +130,7 @@ class SiamNestedLite(nn.Module):
     """
 
     stride = 16
+    symmetric = True
 
     def __init__(self, *, bands: int = 3, classes: int = 2, width: int = 32) -> None:
         super().__init__()

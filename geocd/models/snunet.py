@@ -15,10 +15,14 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from geocd.models.attention import ChannelAttention
+from geocd.models.network import ChangeNetwork
 
 DEPTH = 4
 """Number of times that the resolution is halved; sides must be multiples of 2**DEPTH."""
@@ -42,11 +46,20 @@ class ConvBlock(nn.Module):
 
 
 class Up(nn.Module):
-    """Doubles the resolution by a transposed convolution."""
+    """Doubles the resolution, by a transposed convolution or by bilinear interpolation.
 
-    def __init__(self, channels: int) -> None:
+    Bilinear interpolation has no parameters. It aligns the corners, as the published code does:
+    checkpoints trained so give other scores without. Pixels are then sampled at steps of
+    (side - 1) / (2 * side - 1), so the scores depend on the window a little.
+    """
+
+    def __init__(self, channels: int, upsampling: str) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose2d(channels, channels, 2, stride=2)
+        self.up: nn.Module
+        if upsampling == "bilinear":
+            self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        else:
+            self.up = nn.ConvTranspose2d(channels, channels, 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """From (B, C, H, W) to (B, C, 2H, 2W)."""
@@ -54,30 +67,32 @@ class Up(nn.Module):
         return out
 
 
-class _NestedBackbone(nn.Module):
+class _NestedBackbone(ChangeNetwork):
     """The encoder and the nested nodes; subclasses make logits of x0_1..x0_4.
 
     Args:
         bands: bands of one image.
         width: channels at full resolution; row i has ``width * 2**i``.
+        upsampling: transposed or bilinear.
     """
 
     stride = 2**DEPTH
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {"upsampling": ("transposed", "bilinear")}
 
-    def __init__(self, bands: int, width: int) -> None:
+    def __init__(self, bands: int, width: int, upsampling: str) -> None:
         super().__init__()
         filters = [width * 2**i for i in range(DEPTH + 1)]
         for i, channels in enumerate(filters):
             self.add_module(f"conv{i}_0", ConvBlock(bands if i == 0 else filters[i - 1], channels))
             if i > 0:
-                self.add_module(f"Up{i}_0", Up(channels))
+                self.add_module(f"Up{i}_0", Up(channels, upsampling))
         for j in range(1, DEPTH + 1):
             for i in range(DEPTH + 1 - j):
                 # Both dates' x{i}_0, the j - 1 earlier nodes, and the node below.
                 channels_in = (j + 1) * filters[i] + filters[i + 1]
                 self.add_module(f"conv{i}_{j}", ConvBlock(channels_in, filters[i]))
                 if i > 0:
-                    self.add_module(f"Up{i}_{j}", Up(filters[i]))
+                    self.add_module(f"Up{i}_{j}", Up(filters[i], upsampling))
 
     def _encode(self, image: Tensor, levels: int) -> list[Tensor]:
         features = [self.get_submodule("conv0_0")(image)]  # (B, n, H, W)
@@ -110,10 +125,18 @@ class SNUNet(_NestedBackbone):
         bands: bands of one image.
         classes: number of output classes.
         width: channels at full resolution; published: 16, 24, 32, 40, 48.
+        upsampling: transposed (convolution, as published) or bilinear.
     """
 
-    def __init__(self, *, bands: int = 3, classes: int = 2, width: int = 32) -> None:
-        super().__init__(bands, width)
+    def __init__(
+        self,
+        *,
+        bands: int = 3,
+        classes: int = 2,
+        width: int = 32,
+        upsampling: str = "transposed",
+    ) -> None:
+        super().__init__(bands, width, upsampling)
         self.ca = ChannelAttention(width * DEPTH, ratio=16)
         self.ca1 = ChannelAttention(width, ratio=4)
         self.conv_final = nn.Conv2d(width * DEPTH, classes, 1)
@@ -136,10 +159,18 @@ class SiamNestedUNet(_NestedBackbone):
         bands: bands of one image.
         classes: number of output classes.
         width: channels at full resolution.
+        upsampling: transposed (convolution, as published) or bilinear.
     """
 
-    def __init__(self, *, bands: int = 3, classes: int = 2, width: int = 32) -> None:
-        super().__init__(bands, width)
+    def __init__(
+        self,
+        *,
+        bands: int = 3,
+        classes: int = 2,
+        width: int = 32,
+        upsampling: str = "transposed",
+    ) -> None:
+        super().__init__(bands, width, upsampling)
         for j in range(1, DEPTH + 1):
             self.add_module(f"final{j}", nn.Conv2d(width, classes, 1))
         self.conv_final = nn.Conv2d(classes * DEPTH, classes, 1)
