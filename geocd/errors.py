@@ -20,6 +20,7 @@ catch it. A message says what differs, what was found, and what to try.
     ├── UnknownModelError (KeyError)        no architecture of that name
     ├── ShapeError (ValueError)             arrays that do not fit each other
     └── DatasetError (ValueError)           a folder of samples that cannot be used
+        └── DamagedSampleError              one of its files is missing or damaged
     GeocdWarning (UserWarning)
 """
 
@@ -100,3 +101,7 @@ class ShapeError(GeocdError, ValueError):
 
 class DatasetError(GeocdError, ValueError):
     """A folder of samples cannot be used."""
+
+
+class DamagedSampleError(DatasetError):
+    """A file of a sample is missing or damaged; the others may be sound."""
