@@ -12,6 +12,7 @@ import click
 import geocd
 
 _COMMANDS = {
+    "data": ("geocd_cli.data", "Look through labelled pairs or tiles: classes, damage, leaks."),
     "demo": ("geocd_cli.demo", "Paint a survey pair, find what changed, compare with the truth."),
     "detect": ("geocd_cli.detect", "Find what changed between two images of the same place."),
     "evaluate": ("geocd_cli.evaluate", "Measure weights on labelled pairs, beside baselines."),

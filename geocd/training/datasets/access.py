@@ -75,7 +75,12 @@ class DecodedPair:
 
     def read(self, rows: slice, cols: slice) -> tuple[Image, Image, Labels]:
         """See ``PairAccess``."""
-        return self.before[rows, cols], self.after[rows, cols], self.change[:, rows, cols]
+        # Copies: what is kept must not change with what the caller does to a sample.
+        return (
+            self.before[rows, cols].copy(),
+            self.after[rows, cols].copy(),
+            self.change[:, rows, cols].copy(),
+        )
 
     def read_change(self, rows: slice, cols: slice) -> Labels:
         """See ``PairAccess``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ class LabelCoding:
 
     classes: tuple[str, ...] = ("building", "road")
     """Class planes, in the order of the network's outputs."""
-    values: Mapping[str, int] | None = None
-    """Value of each class that the set labels; None: any value but ``none`` and ``ignore`` is
+    values: Mapping[str, int] = field(default_factory=dict)
+    """Value of each class that the set labels; empty: any value but ``none`` and ``ignore`` is
     change of the first class. Classes that the set does not label are ignored."""
     none: int = 0
     """Value of 'no change'."""
@@ -33,13 +33,13 @@ class LabelCoding:
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"classes must be distinct names, got {self.classes}")
-        unknown = sorted(set(self.values or ()) - set(self.classes))
-        if unknown or (self.values is not None and not self.values):
+        unknown = sorted(set(self.values) - set(self.classes))
+        if unknown:
             raise ConfigError(
                 f"label values must be given for classes of {', '.join(self.classes)}; "
-                f"got {', '.join(unknown) or 'none'}"
+                f"got {', '.join(unknown)}"
             )
-        used = [*(self.values or {}).values(), self.none]
+        used = [*self.values.values(), self.none]
         used += [] if self.ignore is None else [self.ignore]
         if len(set(used)) != len(used):
             raise ConfigError(f"classes, none and ignore need distinct label values, got {used}")
@@ -47,7 +47,7 @@ class LabelCoding:
     @property
     def binary(self) -> bool:
         """True if a label tells change from no change and nothing else."""
-        return self.ignore is None and len(self.values or "1") == 1
+        return self.ignore is None and len(self.values) <= 1
 
     def planes(self, label: NDArray[Any], *, name: str, lossy: bool = False) -> NDArray[np.uint8]:
         """Class planes of a label.
@@ -68,7 +68,7 @@ class LabelCoding:
             self._refuse_blurred(name)
             planes[self.classes.index(next(iter(self.values or self.classes)))] = label >= _CUT
             return planes
-        if self.values is None:
+        if not self.values:
             planes[0] = label != self.none
         else:
             self._refuse_unknown(label, name)
@@ -87,7 +87,6 @@ class LabelCoding:
             )
 
     def _refuse_unknown(self, label: NDArray[Any], name: str) -> None:
-        assert self.values is not None
         known = [*self.values.values(), self.none]
         known += [] if self.ignore is None else [self.ignore]
         wrong = sorted(set(np.unique(label).tolist()) - set(known))

@@ -60,12 +60,12 @@ class SceneAccess:
     def __init__(self, pair: GeoreferencedPair, coding: LabelCoding) -> None:
         self.pair, self.coding = pair, coding
         with _naming(pair):
-            scenes = open_pair(pair.before, pair.after, channels=3, bands=pair.bands,
-                               gsd=pair.gsd, area=pair.area)  # fmt: skip
-            self.grid = scenes.grid
+            self.scenes = open_pair(pair.before, pair.after, channels=3, bands=pair.bands,
+                                    gsd=pair.gsd, area=pair.area)  # fmt: skip
+            self.grid = self.scenes.grid
             kind = _VectorLabel if pair.is_vector else _RasterLabel
             self._label: _Label = kind(pair, coding, self.grid)
-        self._reader = scenes.reader()
+        self._reader = self.scenes.reader()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -127,7 +127,7 @@ class _RasterLabel:
                 "band of whole class values"
             )
         # Masks are often written with nodata=0, which would leave no place without change.
-        meant = {coding.none, *(coding.values or {}).values()}
+        meant = {coding.none, *coding.values.values()}
         tiles = (replace(t, nodata=None if t.nodata in meant else t.nodata) for t in scene.tiles)
         self._sampler = Sampler(
             replace(scene, tiles=tuple(tiles)), grid, resampling=Resampling.nearest
@@ -158,14 +158,14 @@ class _VectorLabel:
                 f"{pair.label} has no column {pair.attribute!r}; "
                 f"it has: {', '.join(info['fields']) or 'none'}"
             )
-        if pair.attribute is None and len(coding.values or "1") > 1:
+        if pair.attribute is None and len(coding.values) > 1:
             raise DatasetError(
                 f"{pair.label}: several classes are labelled, so attribute must name the column "
                 "that holds the class"
             )
         taken = {coding.none, coding.ignore}
         free = next(value for value in (1, 2, 3) if value not in taken)
-        self._value = next(iter((coding.values or {"": free}).values()))
+        self._value = next(iter(coding.values.values()), free)
 
     def _try(self, read: Any, *arguments: Any, **options: Any) -> Any:
         try:
