@@ -18,9 +18,9 @@ def models() -> None:
 @models.command("list")
 @translate_errors
 def list_models() -> None:
-    """Bundled weights, then architectures."""
+    """Bundled weights, then architectures with their options, defaults first."""
     from geocd.models.checkpoint import bundled_weights, find_weights, read_card
-    from geocd.models.registry import known_models
+    from geocd.models.registry import known_models, known_options
 
     click.echo("weights (for --weights):")
     for name in bundled_weights():
@@ -29,7 +29,8 @@ def list_models() -> None:
                    f"{card.summary}")  # fmt: skip
     click.echo("architectures (for recipes and imported checkpoints):")
     for name in known_models():
-        click.echo(f"  {name}")
+        options = [f"{key}: {' or '.join(values)}" for key, values in known_options(name).items()]
+        click.echo(f"  {name:<20} {', '.join(options)}".rstrip())
 
 
 @models.command()
@@ -88,7 +89,8 @@ def import_model(
 ) -> None:  # fmt: skip
     """Convert a published CHECKPOINT of SNUNet-CD or Siam-NestedUNet to a weights file.
 
-    Only plain state dictionaries are read; nothing in the file is ever executed.
+    The tensors tell width, bands, outputs and the kind of upsampling. Only plain state
+    dictionaries are read; nothing in the file is ever executed.
     """
     from geocd.models.checkpoint import import_checkpoint
 
@@ -99,5 +101,6 @@ def import_model(
         mean=mean, std=std, gsd=None if gsd is None else (gsd[0], gsd[1]), threshold=threshold,
         overwrite=overwrite,
     )  # fmt: skip
-    click.echo(f"{output}: {card.architecture}, width {card.width}, {len(card.bands)} bands, "
+    built = ", ".join([card.architecture, f"width {card.width}", *card.options.values()])
+    click.echo(f"{output}: {built}, {len(card.bands)} bands, "
                f"classes {', '.join(card.classes)}")  # fmt: skip
