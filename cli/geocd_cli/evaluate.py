@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from geocd.config import AlignConfig, AlignMode, DetectConfig, DeviceName, PredictConfig
+from geocd.config import (
+    AlignConfig,
+    AlignMode,
+    DetectConfig,
+    DeviceName,
+    ObjectConfig,
+    PredictConfig,
+)
 from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
 
@@ -17,8 +24,16 @@ from geocd_cli.reporting import StageProgress, translate_errors
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder with A/ (before), B/ (after) and label/ (0 no change).",
+    help="Set of pairs: folders A/ (before), B/ (after) and label/ (0 no change).",
 )
+@click.option("--split", metavar="NAME", help="Only this split, such as test. [all pairs]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for evaluation.json, table.md, pr.png and worst.html.",
+)
+@options.overwrite
 @options.weights
 @options.pixel_size
 @click.option(
@@ -28,39 +43,76 @@ from geocd_cli.reporting import StageProgress, translate_errors
     show_default=True,
     help="Kind of change that the labels show.",
 )
+@click.option(
+    "--class",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Value of a class in the labels; repeatable. [any value but 0 is of that kind]",
+)
+@click.option("--ignore", type=int, help="Value of label pixels that count nowhere. [none]")
 @options.threshold
 @options.gsd
 @options.align
 @options.device
+@click.option(
+    "--min-area",
+    type=float,
+    default=ObjectConfig().min_area,
+    show_default=True,
+    help="Smallest object that counts, in square metres (pixels where their size is unknown).",
+)
+@click.option(
+    "--iou",
+    type=float,
+    default=ObjectConfig().iou,
+    show_default=True,
+    help="Least intersection over union of an object that is found.",
+)
+@click.option("--strict", is_flag=True, help="Stop at an image that cannot be used. [skip it]")
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @translate_errors
 def evaluate(
-    data: Path, weights: str, pixel_size: float | None, kind: str, threshold: float | None,
-    gsd: float | None, align: AlignMode, device: DeviceName, quiet: bool, as_json: bool,
+    data: Path, split: str | None, output: Path | None, overwrite: bool, weights: str,
+    pixel_size: float | None, kind: str, values: tuple[str, ...], ignore: int | None,
+    threshold: float | None, gsd: float | None, align: AlignMode, device: DeviceName,
+    min_area: float, iou: float, strict: bool, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure weights on labelled pairs, beside baselines.
 
     \b
-    geocd evaluate --data pairs/levir --pixel-size 0.5
+    geocd evaluate --data pairs/levir --split test --pixel-size 0.5 -o report
     """
     config = DetectConfig(
         weights=weights, threshold=threshold, gsd=gsd, pixel_size=pixel_size,
         align=AlignConfig(mode=align), predict=PredictConfig(device=device),
     )  # fmt: skip
-    from geocd.assess.evaluation import evaluate as run
+    objects = ObjectConfig(min_area=min_area, iou=iou)
+    from geocd.assess.evaluation import assess
+    from geocd.assess.report import check_folder, to_text, write_report
+    from geocd.training.datasets import LabelCoding
 
+    classes = _parse_values(values)
+    coding = LabelCoding(classes=tuple(classes) or (kind,), values=classes, ignore=ignore)
+    if output is not None:
+        check_folder(output, overwrite=overwrite)
     progress = StageProgress(quiet=quiet)
-    results = run(data, config=config, kind=kind,
-                  progress=lambda done, total: progress("evaluate", done, total))  # fmt: skip
-    if as_json:
-        click.echo(json.dumps([result.to_dict() for result in results], indent=1))
-        return
-    click.echo(f"{'':<28} {'P':>6} {'R':>6} {'F1':>6} {'IoU':>6} {'median F1':>10}")
-    for result in results:
-        total = result.total
-        click.echo(f"{result.method:<28} {total.precision:6.3f} {total.recall:6.3f} "
-                   f"{total.f1:6.3f} {total.iou:6.3f} {result.median_f1:10.3f}")  # fmt: skip
-    click.echo(f"\n{results[0].method}, by image")
-    for name, c in results[0].images.items():
-        click.echo(f"  {name:<26} {c.precision:6.3f} {c.recall:6.3f} {c.f1:6.3f} {c.iou:6.3f}")
+    assessment = assess(
+        data, config=config, kind=kind, split=split, coding=coding, strict=strict, objects=objects,
+        progress=lambda done, total: progress("evaluate", done, total),
+    )  # fmt: skip
+    if output is not None:
+        write_report(assessment, output, overwrite=overwrite)
+    click.echo(json.dumps(assessment.to_dict(), indent=1) if as_json else to_text(assessment))
+
+
+def _parse_values(entries: tuple[str, ...]) -> dict[str, int]:
+    """Label values by class, from NAME=VALUE."""
+    values = {}
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        if not name or not value.isdigit():
+            raise click.BadParameter(f"wanted NAME=VALUE like building=1, got {entry!r}")
+        values[name] = int(value)
+    return values

@@ -74,7 +74,7 @@ class Confusion:
 
     @property
     def accuracy(self) -> float:
-        """Share of all pixels that agree. High where change is rare, whatever the map says."""
+        """Overall accuracy: the share of pixels that agree, high wherever change is rare."""
         return ratio(self.true_positive + self.true_negative, self.size)
 
     @property
