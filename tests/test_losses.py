@@ -155,6 +155,13 @@ def test_cross_entropy_is_torchs_with_class_weights_and_ignored_pixels(weight):
     torch.testing.assert_close(loss(logits, target), wanted)
 
 
+def test_one_known_pixel_of_a_light_class_costs_its_full_entropy():
+    logits = torch.tensor([0.2, 0.7, 0.1]).log().view(1, 3, 1, 1)
+    target = torch.tensor([1, 0]).byte().view(1, 2, 1, 1)
+    loss = build_loss("ce", exclusive=True, positive_weight=0.01)
+    assert loss(logits, target).item() == pytest.approx(-math.log(0.7), rel=1e-5)
+
+
 def test_focal_multiplies_each_pixels_entropy_by_the_power_of_its_error():
     # Scores 0.9 and 0.2 of two pixels, the first changed, the second not; weight 3 on change.
     logits = torch.tensor([math.log(9), math.log(0.25)]).view(1, 1, 1, 2)
