@@ -52,7 +52,9 @@ def data(
     """
     from geocd.training.datasets import LabelCoding, inspect_pairs
 
-    coding = LabelCoding(classes=tuple(classes) or ("change",), values=classes, ignore=ignore)
+    coding = None
+    if classes or ignore is not None:
+        coding = LabelCoding(classes=tuple(classes) or ("change",), values=classes, ignore=ignore)
     progress = StageProgress(quiet=quiet)
     report = inspect_pairs(source, coding=coding, against=against,
                            progress=lambda done, total: progress("read", done, total))  # fmt: skip

@@ -83,15 +83,16 @@ def inspect_pairs(
     Args:
         source: folder in a layout that ``find_pairs`` knows, manifest, or folder with ``images/``
             and, if it is labelled, ``labels/``.
-        coding: what the values of the labels mean; None: any value but 0 is change.
+        coding: what the values of the labels mean; None: any value but 0 is one class.
         against: other sets that must not share an image with this one.
         progress: called with samples done and samples in all.
 
     Raises:
         DatasetError: no set can be made out, or a date or label is missing.
     """
-    coding = coding or LabelCoding(classes=("change",))
     samples = _samples(source)
+    kind = "tiles" if isinstance(samples[0], _Tile) else "pairs"
+    coding = coding or LabelCoding(classes=("change" if kind == "pairs" else "labelled",))
     others = [(str(folder), sample) for folder in against for sample in _samples(folder)]
     total = len(samples) + len(others)
     seen: list[_Facts] = []
@@ -108,7 +109,7 @@ def inspect_pairs(
     leaks, duplicates = _compare(places, own=len(seen))
     return DatasetReport(
         source=str(source),
-        kind="tiles" if isinstance(samples[0], _Tile) else "pairs",
+        kind=kind,
         splits=tuple(_summarise(samples, seen, coding)),
         duplicates=duplicates,
         leaks=leaks,

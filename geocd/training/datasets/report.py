@@ -100,9 +100,9 @@ class DatasetReport:
 
     def text(self) -> str:
         """The report for people."""
-        lines = [f"{self.source}: {sum(s.samples for s in self.splits)} {self.kind}"]
+        lines = [f"{self.source}: {_number(sum(s.samples for s in self.splits), self.kind)}"]
         for split in self.splits:
-            lines += ["", f"{split.split or 'no splits'}: {split.samples} {self.kind}"]
+            lines += ["", f"{split.split or 'no split'}: {_number(split.samples, self.kind)}"]
             lines += [f"  {title:<14} {text}" for title, text in _rows(split, self.kind)]
         lines += ["", *_same("Duplicates", self.duplicates, "within a split")]
         lines += _same("Leaks", self.leaks, "across splits or sets")
@@ -120,19 +120,24 @@ def _rows(split: SplitReport, kind: str) -> list[tuple[str, str]]:
     for name, pixels in split.classes.items():
         total = pixels.none + pixels.change + pixels.ignored
         if total > pixels.ignored:
-            shares = (f"{word} {100 * getattr(pixels, word) / total:.2f} %"
-                      for word in ("none", "change", "ignored"))  # fmt: skip
+            there = "change" if kind == "pairs" else "present"
+            counts = (("none", pixels.none), (there, pixels.change), ("ignored", pixels.ignored))
+            shares = (f"{word} {100 * count / total:.2f} %" for word, count in counts)
             rows.append((name, ", ".join(shares)))
     if split.unlabelled:
-        rows.append(("unlabelled", f"{split.unlabelled} {kind}"))
+        rows.append(("unlabelled", _number(split.unlabelled, kind)))
     if split.without_change:
-        count = len(split.without_change)
-        rows.append(("nothing there", f"{count} {kind}: {_some(split.without_change)}"))
+        count = _number(len(split.without_change), kind)
+        rows.append(("nothing there", f"{count}: {_some(split.without_change)}"))
     for title, messages in (("DAMAGED", split.damaged), ("MISMATCHED", split.mismatched)):
         rows += [(title, message) for message in messages[:_SHOWN]]
         if len(messages) > _SHOWN:
             rows.append((title, f"and {len(messages) - _SHOWN} more"))
     return rows
+
+
+def _number(count: int, kind: str) -> str:
+    return f"{count} {kind.removesuffix('s') if count == 1 else kind}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:
