@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from geocd.errors import ConfigError, ShapeError
+from geocd.models.adversarial import PatchDiscriminator, StackedUNet
 from geocd.training.losses import (
     build_loss,
     deep_supervision,
@@ -417,3 +418,17 @@ def test_a_generator_that_is_seen_through_still_gets_a_gradient(least_squares):
     verdict = torch.full((1, 1, 2, 2), -30.0, requires_grad=True)
     generator_loss(verdict, least_squares=least_squares).backward()
     assert verdict.grad.sum() < -0.9
+
+
+def test_the_critic_teaches_the_generator_and_not_the_other_way_round():
+    generator, critic = StackedUNet(width=4), PatchDiscriminator(width=4)
+    before, after = torch.randn(2, 2, 3, 64, 64)
+    target = torch.randint(0, 2, (2, 2, 64, 64)).byte()
+    drawn, true = drawn_and_true(generator(before, after), target)
+    generator_loss(critic(before, after, drawn)).backward()
+    assert all(p.grad is not None for p in generator.parameters())
+    assert generator.head.weight.grad.any()
+    generator.zero_grad()
+    verdicts = (critic(before, after, change) for change in (true, drawn.detach()))
+    discriminator_loss(*verdicts).backward()
+    assert all(p.grad is None for p in generator.parameters())
