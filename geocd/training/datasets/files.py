@@ -49,7 +49,12 @@ class Header:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """An image as a rasterio dataset that does not hide damage.
+
+    Raises:
+        DamagedSampleError: it is missing, or damaged as far as it is read.
+    """
     try:
         with warnings.catch_warnings(), rasterio.Env(**_STRICT):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -74,7 +79,7 @@ def read_header(path: Path) -> Header:
     Raises:
         DamagedSampleError: it cannot be opened.
     """
-    with _opened(path) as dataset:
+    with opened(path) as dataset:
         return _header(dataset)
 
 
@@ -84,7 +89,7 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
     Raises:
         DamagedSampleError: it cannot be read.
     """
-    with _opened(path) as dataset:
+    with opened(path) as dataset:
         return np.moveaxis(dataset.read(), 0, -1)
 
 
@@ -98,7 +103,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         DamagedSampleError: it cannot be read.
         DatasetError: two bands, or values of more than 8 bits.
     """
-    with _opened(path) as dataset:
+    with opened(path) as dataset:
         header = _header(dataset)
         check_image(path, header)
         if ColorInterp.palette in dataset.colorinterp:
@@ -134,7 +139,7 @@ def read_label_values(path: Path) -> tuple[NDArray[Any], bool]:
         DamagedSampleError: it cannot be read.
         DatasetError: its bands differ, or it holds fractions.
     """
-    with _opened(path) as dataset:
+    with opened(path) as dataset:
         header = _header(dataset)
         bands = dataset.read(list(range(1, header.bands + 1)))
     if header.lossy:

@@ -6,22 +6,23 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyogrio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
 from geocd.errors import DamagedSampleError, DatasetError, InputError, RasterOpenError
 from geocd.rasters.grid import Grid, reproject_geometry
 from geocd.rasters.pair import open_pair
-from geocd.rasters.scene import Sampler, Scene
+from geocd.rasters.scene import Sampler, Scene, SceneTile
 from geocd.training.datasets.coding import LabelCoding
-from geocd.training.datasets.files import read_header
+from geocd.training.datasets.files import opened, read_header
 from geocd.training.datasets.manifest import GeoreferencedPair
 from geocd.training.tiles import IGNORE
 
@@ -119,7 +120,7 @@ class _RasterLabel:
     """A label raster on any grid; the nearest value is taken."""
 
     def __init__(self, pair: GeoreferencedPair, coding: LabelCoding, grid: Grid) -> None:
-        scene = Scene.open(pair.label)
+        scene = _label_scene(pair.label)
         _check_crs(pair, scene.crs, grid)
         if len(scene.bands) != 1 or np.dtype(scene.dtype).kind not in "ui":
             raise DatasetError(
@@ -141,6 +142,18 @@ class _RasterLabel:
 
     def close(self) -> None:
         self._sampler.__exit__()
+
+
+def _label_scene(path: Path) -> Scene:
+    """A label as a scene; its values count, not the colours that a table gives them."""
+    if path.is_file():
+        with opened(path) as dataset:
+            if ColorInterp.palette in dataset.colorinterp and not dataset.transform.is_identity:
+                grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+                tile = SceneTile(str(path), grid, (1,), dataset.dtypes[0], dataset.nodata, None,
+                                 None)  # fmt: skip
+                return Scene(str(path), (tile,), grid)
+    return Scene.open(path)
 
 
 class _VectorLabel:
