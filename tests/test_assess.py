@@ -10,12 +10,14 @@ import shutil
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from arithmetic import Arithmetic
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from rasterio.crs import CRS
 
 import geocd
 from geocd.assess import assess, write_report
@@ -34,7 +36,7 @@ from geocd.errors import (
     ShapeError,
     UnknownWeightsError,
 )
-from geocd.testing import paint_scene
+from geocd.testing import paint_scene, write_raster
 from geocd.tiling.stitch import classify
 from geocd.training.datasets import LabelCoding, find_pairs
 from geocd_cli.main import main
@@ -418,6 +420,27 @@ def test_baselines_see_after_as_it_was_aligned(tmp_path):
     aligned = assess(tmp_path, config=DetectConfig()).evaluations[1]
     assert aligned.total.size < 256 * 256  # what the shifted image does not show counts nowhere
     assert aligned.total.false_positive < blind
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_georeferenced_pairs_on_two_grids_are_measured_in_square_metres(tmp_path):
+    scene = paint_scene((80, 80), seed=6).astype(np.uint16) * 4 + 300
+    after, truth = scene.copy(), np.zeros((1, 80, 80), np.uint8)
+    after[:, 20:50, 20:50], truth[:, 20:50, 20:50] = 2500, 1
+    utm, corner = CRS.from_epsg(32633), Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
+    for sub in ("A", "B", "label"):
+        (tmp_path / sub).mkdir()
+    write_raster(tmp_path / "A" / "one.tif", scene, crs=utm, transform=corner)
+    write_raster(tmp_path / "label" / "one.tif", truth, crs=utm, transform=corner)
+    # The later image lacks the first ten columns.
+    moved = corner @ Affine.translation(10, 0)
+    write_raster(tmp_path / "B" / "one.tif", after[:, :, 10:], crs=utm, transform=moved)
+    assessment = assess(tmp_path, config=OFF)
+    ours, otsu = assessment.evaluations[:2]
+    assert assessment.unit == "m2"
+    assert ours.total_objects.found == (0, 1, 0)  # 900 pixels of 0.25 m2
+    assert ours.total.size == otsu.total.size == 80 * 70
+    assert otsu.total.recall == 1
 
 
 @pytest.mark.usefixtures("arithmetic")

@@ -37,6 +37,15 @@ _F1_LINES = (0.2, 0.4, 0.6, 0.8)
 _MARK = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A named point (recall, precision)."""
+
+    name: str
+    point: Point
+    filled: bool = False
+
+
 class _Chart:
     """Draws in shares of recall (x) and precision (y)."""
 
@@ -45,7 +54,7 @@ class _Chart:
         self.image = Image.new("RGB", _SIZE, ink.paper)
         self.draw = ImageDraw.Draw(self.image)
         self.font = ImageFont.load_default(24)
-        self._labels: list[tuple[float, float, float, float]] = []
+        self._taken: list[tuple[float, float, float, float]] = []
 
     def at(self, recall: float, precision: float) -> Point:
         """Pixel (x, y) of a point."""
@@ -76,15 +85,16 @@ class _Chart:
         if len(points) > 1:
             self.draw.line([self.at(*p) for p in points], colour, width, joint="curve")
 
-    def mark(self, point: Point, text: str, *, filled: bool) -> None:
-        """A named point; nothing where it is undefined."""
-        if any(math.isnan(share) for share in point):
-            return
-        x, y = self.at(*point)
-        box = (x - _MARK, y - _MARK, x + _MARK, y + _MARK)
-        fill = self.ink.mark if filled else self.ink.paper
-        self.draw.ellipse(box, fill, self.ink.mark, 4)
-        self._label(x, y, text)
+    def marks(self, marks: list[Mark]) -> None:
+        """Named points, without those that are undefined; names keep clear of all of them."""
+        places = [(m, *self.at(*m.point)) for m in marks if not any(map(math.isnan, m.point))]
+        for mark, x, y in places:
+            box = (x - _MARK, y - _MARK, x + _MARK, y + _MARK)
+            fill = self.ink.mark if mark.filled else self.ink.paper
+            self.draw.ellipse(box, fill, self.ink.mark, 4)
+            self._taken.append(box)
+        for mark, x, y in places:
+            self._label(x, y, mark.name)
 
     def _label(self, x: float, y: float, text: str) -> None:
         """The name beside the point, on the side with room, above what stands there already."""
@@ -92,10 +102,10 @@ class _Chart:
         place = (x + offset, y - 14)
         while True:
             box = self.draw.textbbox(place, text, self.font, anchor=anchor)
-            if not any(_overlap(box, other) for other in self._labels):
+            if not any(_overlap(box, other) for other in self._taken):
                 break
             place = (place[0], place[1] - 28)
-        self._labels.append(box)
+        self._taken.append(box)
         self.draw.text(place, text, self.ink.text, self.font, anchor=anchor,
                        stroke_width=4, stroke_fill=self.ink.paper)  # fmt: skip
 
@@ -109,16 +119,15 @@ def precision_recall_chart(assessment: Assessment, ink: Ink = LIGHT) -> bytes:
     chart = _Chart(ink)
     chart.axes()
     weights, *baselines = assessment.evaluations
-    for baseline in baselines:
-        total = baseline.total
-        chart.mark((total.recall, total.precision), baseline.method, filled=False)
+    marks = [Mark(b.method, (b.total.recall, b.total.precision)) for b in baselines]
     curve = weights.curve
     if curve is not None:
         known = ~np.isnan(curve.precision) & ~np.isnan(curve.recall)
         points = zip(curve.recall[known].tolist(), curve.precision[known].tolist(), strict=True)
         chart.line(list(points), ink.curve, 6)
         name = f"threshold {curve.threshold:g}: F1 {figure(curve.f1_at_threshold)}"
-        chart.mark(curve.point, name, filled=True)
+        marks.append(Mark(name, curve.point, filled=True))
+    chart.marks(marks)
     encoded = io.BytesIO()
-    chart.image.save(encoded, "PNG", optimize=True)
+    chart.image.save(encoded, "PNG")
     return encoded.getvalue()

@@ -50,7 +50,8 @@ th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(
   white-space: nowrap; font-weight: normal; }
 th[scope=row] { text-align: left; } thead th { color: var(--faint); }
 tbody tr:first-child { font-weight: bold; } tbody tr:first-child th { font-weight: bold; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)); gap: .6rem; }
+.panels { display: grid; grid-template-columns: repeat(4, 1fr); gap: .6rem; }
+@media (max-width: 45rem) { .panels { grid-template-columns: repeat(2, 1fr); } }
 figure { margin: 0; } figcaption, .faint { color: var(--faint); }
 img { width: 100%; height: auto; display: block; } .chart { max-width: 620px; }
 .legend span { display: inline-flex; align-items: center; margin-right: 1.2rem; }

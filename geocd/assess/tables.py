@@ -162,8 +162,9 @@ def score_lines(assessment: Assessment) -> list[str]:
         return ["no image shows change: there is no precision-recall curve"]
     best, best_f1 = curve.best
     used = (
-        f"{weights.method}: average precision {figure(curve.average_precision)}; F1 of its score "
-        f"{figure(curve.f1_at_threshold)} at the threshold used, {curve.threshold:g}"
+        f"{weights.method}: average precision {figure(curve.average_precision)}; F1 of the "
+        f"{assessment.conditions['kind']} score alone {figure(curve.f1_at_threshold)} at the "
+        f"threshold used, {curve.threshold:g}"
     )
     chosen = (
         f"best F1 {figure(best_f1)} at threshold {best:.3f}, which was chosen on these very images "
