@@ -217,9 +217,9 @@ def _summarise(
         yield SplitReport(
             split=split,
             samples=len(part),
-            sizes=Counter(size for _, facts in part for size in facts.sizes),
-            bands=Counter(bands for _, facts in part for bands in facts.bands),
-            label_values=values,
+            sizes=dict(Counter(size for _, facts in part for size in facts.sizes)),
+            bands=dict(Counter(bands for _, facts in part for bands in facts.bands)),
+            label_values=dict(sorted(values.items())),
             classes={name: ClassPixels(*counts) for name, counts
                      in zip(coding.classes, pixels.tolist(), strict=True)},
             unlabelled=sum(sample.label is None for sample, _ in part),

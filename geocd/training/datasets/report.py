@@ -151,7 +151,7 @@ def _values(split: SplitReport) -> str:
               for value, count in sorted(split.label_values.items())]  # fmt: skip
     text = _some(shares)
     if split.lossy:
-        return f"{text}; {split.lossy} lossy files, cut at 128"
+        return f"{text}; {_number(split.lossy, 'lossy files')}, cut at 128"
     if len(shares) > _FEW_VALUES:
         return f"{text}; so many values look like labels blurred by compression or resampling"
     return text
