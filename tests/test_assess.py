@@ -7,9 +7,11 @@ import math
 import re
 import shutil
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from arithmetic import Arithmetic
 from click.testing import CliRunner
@@ -441,6 +443,31 @@ def test_georeferenced_pairs_on_two_grids_are_measured_in_square_metres(tmp_path
     assert ours.total_objects.found == (0, 1, 0)  # 900 pixels of 0.25 m2
     assert ours.total.size == otsu.total.size == 80 * 70
     assert otsu.total.recall == 1
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_pairs_of_a_manifest_are_measured_against_polygons_within_the_labelled_area(tmp_path):
+    scene = np.clip(paint_scene((80, 80), seed=6), 0, 180)
+    after = scene.copy()
+    after[:, 20:50, 20:50] = 250  # labelled
+    after[:, 60:70, 60:70] = 250  # an alarm, outside the labelled area
+    utm, corner = CRS.from_epsg(32633), Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
+    write_raster(tmp_path / "a.tif", scene[[2, 1, 0]], crs=utm, transform=corner)
+    moved = corner @ Affine.translation(10, 0)
+    write_raster(tmp_path / "b.tif", after[:, :, 10:], crs=utm, transform=moved)
+    for name, outline in (("truth", (20, 20, 50, 50)), ("area", (0, 0, 80, 55))):
+        left, top, right, bottom = outline
+        square = shapely.box(*(corner @ (left, bottom)), *(corner @ (right, top)))
+        geopandas.GeoDataFrame(geometry=[square], crs=utm).to_crs(4326).to_file(
+            tmp_path / f"{name}.gpkg"
+        )
+    (tmp_path / "pairs.toml").write_text(
+        '[[pairs]]\nbefore = "a.tif"\nafter = "b.tif"\nlabel = "truth.gpkg"\n'
+        'area = "area.gpkg"\nbands = [3, 2, 1]\n'
+    )
+    ours = geocd.evaluate(tmp_path / "pairs.toml", config=OFF)[0].total
+    assert ours.size == 55 * 70
+    assert ours == Confusion(900, 0, 0, 55 * 70 - 900)
 
 
 @pytest.mark.usefixtures("arithmetic")

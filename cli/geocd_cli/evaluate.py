@@ -24,7 +24,8 @@ from geocd_cli.reporting import StageProgress, translate_errors
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="Set of pairs: folders A/ (before), B/ (after) and label/ (0 no change).",
+    help="Set of pairs: a folder with A/ (before), B/ (after) and label/ (0 no change), or a "
+    "TOML manifest of georeferenced pairs.",
 )
 @click.option("--split", metavar="NAME", help="Only this split, such as test. [all pairs]")
 @click.option(

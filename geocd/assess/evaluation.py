@@ -31,7 +31,7 @@ from geocd.config import DetectConfig, ObjectConfig
 from geocd.errors import DatasetError, GeocdWarning, InputError
 from geocd.models.card import WeightsCard
 from geocd.models.checkpoint import find_weights, read_card
-from geocd.training.datasets import LabelCoding, find_pairs
+from geocd.training.datasets import LabelCoding, load_pairs
 
 _SHOWN = 10
 """Worst images of which pictures are kept."""
@@ -182,7 +182,9 @@ def assess(
     Pixels that ``detect`` did not observe, or that the labels ignore, count for no method.
 
     Args:
-        data: folder of pairs, in a layout that ``find_pairs`` knows.
+        data: folder of pairs, in a layout that ``find_pairs`` knows, or a manifest of
+            georeferenced pairs (see ``read_manifest``), whose bands and ground sample distances
+            come before those of ``config``. One pair at a time is in memory, as a whole.
         config: as for ``detect``; ``pixel_size`` tells the ground sample distance of images
             without georeferencing.
         kind: the class of the change map that the labels show.
@@ -200,7 +202,7 @@ def assess(
         ConfigError: the weights do not tell this kind of change, or the labels do not show it.
         GeocdError: and its other kinds: weights, device or disk, which concern every pair.
     """
-    pairs = find_pairs(data, split=split)
+    pairs = load_pairs(data, split=split)
     card = read_card(find_weights(config.weights))
     labelled = choose_class(card, kind, coding or LabelCoding(classes=(kind,)), config)
     tally = _Tally(config.weights, labelled.threshold, objects or ObjectConfig())

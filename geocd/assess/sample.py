@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,13 +12,21 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geocd.config import CLASS_CODES, NOT_OBSERVED, DetectConfig
-from geocd.errors import ConfigError, GeocdWarning
+from geocd.errors import ConfigError, DatasetError, GeocdWarning
 from geocd.models.card import WeightsCard
 from geocd.pipeline import class_codes, detect
+from geocd.rasters.grid import Grid
 from geocd.rasters.pair import RasterPair, open_pair
 from geocd.rasters.scene import Sampler
-from geocd.training.datasets import LabelCoding, LabelledPair, read_label, read_pixels
+from geocd.training.datasets import (
+    GeoreferencedPair,
+    LabelCoding,
+    LabelledPair,
+    read_label,
+    read_pixels,
+)
 from geocd.training.datasets.files import check_sizes
+from geocd.training.datasets.scenes import SceneAccess
 from geocd.training.tiles import IGNORE
 
 Image = NDArray[np.uint8]
@@ -101,15 +110,18 @@ def run_pair(
         InputError: an image cannot be used.
         DatasetError: a file is damaged, or the label does not fit.
     """
-    for file in (pair.before, pair.after):
-        read_pixels(file)  # sees what is cut short, where a reader of windows may not
+    if isinstance(pair, GeoreferencedPair):
+        config = replace(config, bands=pair.bands or config.bands, gsd=pair.gsd or config.gsd)
+    else:
+        for file in (pair.before, pair.after):
+            read_pixels(file)  # sees what is cut short, where a reader of windows may not
     mask, scores = scratch / "mask.tif", scratch / "scores.tif"
     result = detect(pair.before, pair.after, scratch / "changes.gpkg", mask=mask, scores=scores,
                     config=config, overwrite=True)  # fmt: skip
     values = read_pixels(mask)[..., 0]
     reading = _reopen(pair, card, config).with_motion(result.alignment.motion)
     before, after = _both_dates(reading)
-    label = _read_label(pair, labelled, before.shape[:2])
+    label = _read_label(pair, labelled, reading.output_grid)
     valid = (values != NOT_OBSERVED) & (label != IGNORE)
     return Sample(
         before=before, after=after, truth=(label == 1) & valid,
@@ -119,13 +131,33 @@ def run_pair(
     )  # fmt: skip
 
 
-def _read_label(
-    pair: LabelledPair, labelled: LabelledClass, shape: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """The plane of the kind, shape (height, width): 0, 1 or ``IGNORE``."""
-    planes = read_label(pair.label, labelled.coding)
-    check_sizes(pair, [shape, shape, planes.shape[1:]])
+def _read_label(pair: LabelledPair, labelled: LabelledClass, grid: Grid) -> NDArray[np.uint8]:
+    """The plane of the kind on before's grid, shape (height, width): 0, 1 or ``IGNORE``."""
+    if isinstance(pair, GeoreferencedPair):
+        planes = _read_placed_label(pair, labelled.coding, grid)
+    else:
+        planes = read_label(pair.label, labelled.coding)
+        check_sizes(pair, [grid.shape, grid.shape, planes.shape[1:]])
     return np.asarray(planes[labelled.coding.classes.index(labelled.kind)])
+
+
+def _read_placed_label(
+    pair: GeoreferencedPair, coding: LabelCoding, grid: Grid
+) -> NDArray[np.uint8]:
+    """The planes of polygons or of a raster on any grid; beyond the labelled ground ``IGNORE``."""
+    planes = np.full((len(coding.classes), *grid.shape), IGNORE, np.uint8)
+    with closing(SceneAccess(replace(pair, gsd=None), coding)) as scene:
+        rows, cols = (slice(0, side) for side in scene.shape)
+        change = scene.read(rows, cols)[2]
+        place = grid.slices_over(scene.grid.footprint)
+    assert place is not None  # the scene lies on before's grid
+    if planes[:, *place].shape != change.shape:
+        raise DatasetError(
+            f"pair {pair.name}: the pixels of {pair.before} are far from square, and labels on "
+            "its grid cannot be compared; resample it first, for example with gdalwarp -tr"
+        )
+    planes[:, *place] = change
+    return planes
 
 
 def _reopen(pair: LabelledPair, card: WeightsCard, config: DetectConfig) -> RasterPair:
