@@ -25,7 +25,6 @@ from geocd.training.datasets import (
     read_label,
     read_pixels,
 )
-from geocd.training.datasets.files import check_sizes
 from geocd.training.datasets.scenes import SceneAccess
 from geocd.training.tiles import IGNORE
 
@@ -137,7 +136,11 @@ def _read_label(pair: LabelledPair, labelled: LabelledClass, grid: Grid) -> NDAr
         planes = _read_placed_label(pair, labelled.coding, grid)
     else:
         planes = read_label(pair.label, labelled.coding)
-        check_sizes(pair, [grid.shape, grid.shape, planes.shape[1:]])
+        if planes.shape[1:] != grid.shape:
+            raise DatasetError(
+                f"{pair.label} is {planes.shape[1]} x {planes.shape[2]}, but {pair.before} is "
+                f"{grid.height} x {grid.width}; they must be of one size"
+            )
     return np.asarray(planes[labelled.coding.classes.index(labelled.kind)])
 
 
