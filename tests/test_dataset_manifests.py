@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import geopandas
 import numpy as np
 import pytest
@@ -49,6 +51,10 @@ def _manifest(folder, text='label = "changes.gpkg"', after="after.tif"):
     path = folder / "pairs.toml"
     path.write_text(f'[[pairs]]\nbefore = "before.tif"\nafter = "{after}"\n{text}\n')
     return path
+
+
+def _drawn(pairs, seed):
+    return pairs.sample(np.random.default_rng(seed), 32).after
 
 
 def _whole(path, coding=None):
@@ -178,6 +184,19 @@ def test_samples_of_scenes_are_balanced_and_repeatable(survey):
         shown.append((pair.change == 1).any(axis=(1, 2)))
     assert np.any(shown, axis=1).all()
     assert np.any(shown, axis=0).all()
+
+
+def test_forked_workers_draw_what_their_parent_draws(survey):
+    pairs = LabelledPairs(load_pairs(_manifest(survey)), balanced=0.5)
+    here = [_drawn(pairs, seed) for seed in range(6)]  # leaves the scenes open
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    worker = context.Process(target=lambda: queue.put([_drawn(pairs, s) for s in range(6)]))
+    worker.start()
+    np.testing.assert_array_equal(queue.get(), here)
+    worker.join()
+    assert worker.exitcode == 0
+    np.testing.assert_array_equal(_drawn(pairs, 0), here[0])
 
 
 def test_splits_and_names_come_from_the_manifest(survey):

@@ -15,6 +15,7 @@ from geocd.training.datasets import (
     LabelCoding,
     LabelledPairs,
     find_pairs,
+    inspect_pairs,
     read_image,
     read_label,
 )
@@ -272,6 +273,22 @@ def test_a_file_cut_short_is_damaged(tmp_path, ext, kept):
 # Drawing
 
 
+def test_what_one_date_did_not_observe_is_ignored(tmp_path):
+    triple(tmp_path, "1", seed=0)
+    alpha = np.full((24, 32), 255, np.uint8)
+    alpha[:6] = 0
+    save(tmp_path / "A" / "1.png", np.dstack([picture(0), alpha]))
+    after = np.moveaxis(picture(1), 2, 0)
+    after[:, :, :10] = 0
+    (tmp_path / "B" / "1.png").unlink()
+    write_raster(tmp_path / "B" / "1.tif", after, nodata=0)
+    (chip,) = LabelledPairs(find_pairs(tmp_path)).chips()
+    assert (chip.change[0] == IGNORE).sum() == 6 * 32 + 18 * 10
+    assert (chip.change[0] == 1).sum() == 4 * 4
+    (split,) = inspect_pairs(tmp_path).splits
+    assert split.classes["change"].ignored == 6 * 32 + 18 * 10
+
+
 def _mapped(root, shape, number=0):
     """A pair whose pixels say where they are: red the row, green the column, blue the pair."""
     rows, cols = np.indices(shape)
@@ -461,6 +478,14 @@ def test_sixteen_bits_and_wrong_values_are_refused_before_training(tmp_path):
     Image.fromarray(np.ones((24, 32), np.uint16)).save(tmp_path / "B" / "1.png")
     with pytest.raises(DatasetError, match="holds uint16"):
         LabelledPairs(find_pairs(tmp_path))
+
+
+def test_a_set_without_change_cannot_be_balanced_and_says_so(tmp_path):
+    triple(tmp_path, "1", seed=0)
+    save(tmp_path / "label" / "1.png", np.zeros((24, 32), np.uint8))
+    with pytest.warns(GeocdWarning, match="none of 1 pairs shows change"):
+        pairs = LabelledPairs(find_pairs(tmp_path), balanced=0.5)
+    assert not (pairs.sample(np.random.default_rng(0), 16).change[0] == 1).any()
 
 
 @pytest.mark.parametrize("options", [{"balanced": 1.5}, {"balanced": -0.1}, {"cache_bytes": -1}])

@@ -1,7 +1,7 @@
 """Real pairs with labelled change: finding them, reading them, drawing samples, reporting."""
 
 from geocd.training.datasets.coding import LabelCoding
-from geocd.training.datasets.files import read_image, read_label, read_pixels, read_truth
+from geocd.training.datasets.files import read_image, read_label, read_pixels
 from geocd.training.datasets.inspection import inspect_pairs
 from geocd.training.datasets.layouts import SUFFIXES, LabelledPair, find_pairs
 from geocd.training.datasets.manifest import GeoreferencedPair, load_pairs, read_manifest
@@ -24,5 +24,4 @@ __all__ = [
     "read_label",
     "read_manifest",
     "read_pixels",
-    "read_truth",
 ]

@@ -14,19 +14,20 @@ from geocd.training.datasets.files import (
     check_image,
     check_sizes,
     read_header,
-    read_image,
     read_label,
+    read_observed,
 )
 from geocd.training.datasets.layouts import LabelledPair
 from geocd.training.datasets.manifest import GeoreferencedPair
 from geocd.training.datasets.scenes import SceneAccess
+from geocd.training.tiles import IGNORE
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 
 BLOCK = 64
 """Side, in pixels, of the blocks in which change is looked up."""
-_STRIP = 2048
+_STRIP = 16 * BLOCK
 
 
 class PairAccess(Protocol):
@@ -99,9 +100,11 @@ def open_access(pair: LabelledPair, coding: LabelCoding) -> PairAccess:
     """
     if isinstance(pair, GeoreferencedPair):
         return SceneAccess(pair, coding)
-    before, after = read_image(pair.before), read_image(pair.after)
+    before, valid_before = read_observed(pair.before)
+    after, valid_after = read_observed(pair.after)
     change = read_label(pair.label, coding)
-    check_sizes(pair, [before.shape[:2], after.shape[:2], change.shape[1:]])
+    check_sizes(pair, [valid_before.shape, valid_after.shape, change.shape[1:]])
+    change[:, ~(valid_before & valid_after)] = IGNORE
     return DecodedPair(before, after, change)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,11 +93,15 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
         return np.moveaxis(dataset.read(), 0, -1)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image as RGB, shape (height, width, 3), uint8.
+def read_observed(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """An image as RGB, and where it shows anything.
 
     One band is repeated; of four bands and more the first three are taken; alpha is left out and
     colour tables are applied.
+
+    Returns:
+        RGB, shape (height, width, 3), uint8; valid, shape (height, width), False where the file's
+        nodata value, alpha band or mask says that nothing was observed.
 
     Raises:
         DamagedSampleError: it cannot be read.
@@ -106,14 +110,20 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     with opened(path) as dataset:
         header = _header(dataset)
         check_image(path, header)
+        valid = np.asarray(dataset.dataset_mask() > 0)
         if ColorInterp.palette in dataset.colorinterp:
             colours = np.zeros((256, 3), np.uint8)
             for value, colour in dataset.colormap(1).items():
                 colours[value] = colour[:3]
-            return np.asarray(colours[dataset.read(1)])
-        bands = [1, 1, 1] if header.bands == 1 else [1, 2, 3]
-        image = np.moveaxis(dataset.read(sorted(set(bands))), 0, -1)
-    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+            return np.asarray(colours[dataset.read(1)]), valid
+        bands = [1] if header.bands == 1 else [1, 2, 3]
+        image = np.moveaxis(dataset.read(bands), 0, -1)
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))), valid
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image as RGB, shape (height, width, 3), uint8; see ``read_observed``."""
+    return read_observed(path)[0]
 
 
 def check_image(path: Path, header: Header) -> None:
@@ -166,7 +176,7 @@ def read_label(path: Path, coding: LabelCoding) -> NDArray[np.uint8]:
     return coding.planes(values, name=str(path), lossy=lossy)
 
 
-def check_sizes(pair: LabelledPair, shapes: list[tuple[int, int]]) -> None:
+def check_sizes(pair: LabelledPair, shapes: Sequence[tuple[int, ...]]) -> None:
     """Refuse a pair whose files differ in size.
 
     Args:
@@ -183,14 +193,3 @@ def check_sizes(pair: LabelledPair, shapes: list[tuple[int, int]]) -> None:
                 f"{file} is {shape[0]} x {shape[1]}, but {files[0]} is "
                 f"{shapes[0][0]} x {shapes[0][1]}; they must be of one size"
             )
-
-
-def read_truth(pair: LabelledPair, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where the label of a pair says change, shape (height, width).
-
-    Raises:
-        DatasetError: the label cannot be read, or its size is not ``shape``.
-    """
-    truth = read_label(pair.label, LabelCoding())[0] == 1
-    check_sizes(pair, [shape, shape, truth.shape])
-    return np.asarray(truth)

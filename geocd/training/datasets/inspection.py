@@ -22,8 +22,8 @@ from geocd.training.datasets.coding import LabelCoding
 from geocd.training.datasets.files import (
     check_sizes,
     read_header,
-    read_image,
     read_label_values,
+    read_observed,
 )
 from geocd.training.datasets.layouts import LabelledPair, image_files
 from geocd.training.datasets.manifest import GeoreferencedPair, load_pairs
@@ -34,7 +34,7 @@ from geocd.training.datasets.report import (
     SplitReport,
 )
 from geocd.training.datasets.scenes import SceneAccess
-from geocd.training.tiles import content_hash
+from geocd.training.tiles import IGNORE, content_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +141,15 @@ def _examine(sample: _Sample, coding: LabelCoding | None) -> _Facts:
             return facts
         pair = isinstance(sample, LabelledPair)
         images = [sample.before, sample.after] if pair else [sample.image]  # type: ignore[union-attr]
-        shapes = [_examine_image(path, facts) for path in images]
+        valid = [_examine_image(path, facts) for path in images]
         if coding is not None and sample.label is not None:
             values, facts.lossy = read_label_values(sample.label)
             _count_values(values, facts)
-            files = (images[0], images[-1], sample.label)
-            check_sizes(LabelledPair(sample.name, *files), [shapes[0], shapes[-1], values.shape])
-            _count_classes(coding.planes(values, name=str(sample.label), lossy=facts.lossy), facts)
+            files = LabelledPair(sample.name, images[0], images[-1], sample.label)
+            check_sizes(files, [valid[0].shape, valid[-1].shape, values.shape])
+            planes = coding.planes(values, name=str(sample.label), lossy=facts.lossy)
+            planes[:, ~(valid[0] & valid[-1])] = IGNORE
+            _count_classes(planes, facts)
     except DamagedSampleError as error:
         facts.damaged = str(error)
     except DatasetError as error:
@@ -155,14 +157,15 @@ def _examine(sample: _Sample, coding: LabelCoding | None) -> _Facts:
     return facts
 
 
-def _examine_image(path: Path, facts: _Facts) -> tuple[int, int]:
+def _examine_image(path: Path, facts: _Facts) -> NDArray[np.bool_]:
+    """Note an image's facts; returns where it shows anything."""
     header = read_header(path)
     facts.sizes.append(str(header))
     facts.bands.append(f"{header.bands} x {header.dtype}")
-    image = read_image(path)
+    image, valid = read_observed(path)
     if (image != image[0, 0]).any():
         facts.hashes.append((content_hash(image), str(path)))
-    return header.shape
+    return valid
 
 
 def _examine_scenes(pair: GeoreferencedPair, coding: LabelCoding, facts: _Facts) -> None:

@@ -20,12 +20,12 @@ SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"}
 SPLITS = ("train", "val", "test")
 """Names of split folders and, with ``.txt``, of split lists."""
 
-_DATES = (("A", "B"), ("time1", "time2"), ("T1", "T2"), ("before", "after"))
+_DATES = (("A", "B"), ("time1", "time2"), ("T1", "T2"), ("Image1", "Image2"), ("before", "after"))
 _LABELS = ("label", "labels", "OUT", "gt", "mask")
 _KNOWN = (
-    "A/, B/ and label/ (or OUT/, gt/, mask/; dates may be called time1/ and time2/, T1/ and T2/, "
-    "before/ and after/), directly or below train/, val/ and test/, with or without lists "
-    "list/train.txt or train.txt"
+    f"A/, B/ and label/ (or {'/, '.join(_LABELS[1:])}/; dates may be called "
+    f"{', '.join(f'{first}/ and {second}/' for first, second in _DATES[1:])}), directly or below "
+    "train/, val/ and test/, with or without lists list/train.txt or train.txt"
 )
 _NAMED = 5
 """Missing files that a message names."""

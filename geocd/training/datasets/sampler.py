@@ -107,6 +107,13 @@ class LabelledPairs:
             raise DatasetError(f"none of {len(pairs)} pairs can be read")
         self._ground = np.cumsum([float(np.prod(entry.shape)) for entry in index])
         self._near = _by_class(index, len(self.coding.classes))
+        if balanced and not self._near:
+            warnings.warn(
+                f"none of {len(self.pairs)} pairs shows change of a labelled class; nothing can be "
+                "balanced",
+                GeocdWarning,
+                stacklevel=2,
+            )
         self._cache = _Cache(self.pairs, self.coding, cache_bytes)
         log.info("%d pairs, %d damaged", len(self.pairs), len(self.damaged))
 
@@ -188,7 +195,8 @@ class _Cache:
     def get(self, number: int) -> PairAccess:
         if self._process != os.getpid():
             # File handles of the parent must not be used, nor closed, in a forked process.
-            self._opened, self.nbytes, self._process = OrderedDict(), 0, os.getpid()
+            self._inherited, self._opened = self._opened, OrderedDict()
+            self.nbytes, self._process = 0, os.getpid()
         if number not in self._opened:
             opened = open_access(self.pairs[number], self.coding)
             self._opened[number] = opened
