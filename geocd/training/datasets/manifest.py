@@ -12,7 +12,8 @@
     bands = [3, 2, 1]
     gsd = 0.5                        # metres
 
-Paths are relative to the file.
+Paths are relative to the file. A GeoPackage is read by its spatial index; GeoJSON has none and is
+read from end to end for every window.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class LabelledPairs:
 
         Args:
             crop: side of a chip, pixels; smaller pairs are mirrored beyond their lower and right
-                edges. None: whole pairs, of whatever size.
+                edges. None: whole pairs, of whatever size, in memory at once.
             overlap: pixels that a chip shares with its neighbour, less than ``crop``.
 
         Raises:
