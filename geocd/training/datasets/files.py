@@ -61,7 +61,9 @@ def opened(path: Path) -> Iterator[Any]:
             with rasterio.open(path) as dataset:
                 yield dataset
     except RasterioError as error:
-        reason = "there is no such file" if not path.exists() else f"it is damaged ({error})"
+        # Failed reads say no more than that; what GDAL had to say is their cause.
+        reason = f"it is damaged ({error.__cause__ or error})"
+        reason = reason if path.exists() else "there is no such file"
         raise DamagedSampleError(f"cannot read {path}: {reason}; copy it again") from None
 
 
