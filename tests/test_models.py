@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from geocd.errors import (
@@ -29,7 +30,9 @@ from geocd.models.checkpoint import (
     read_card,
     save_weights,
 )
+from geocd.models.registry import known_models
 from geocd.models.snunet import SiamNestedUNet, SNUNet
+from geocd_cli.models import models
 
 
 def _card(**changes: object) -> WeightsCard:
@@ -50,7 +53,7 @@ def test_outputs_equal_the_reference_network(reference, name, network):
     io = np.load(reference / f"{name}_io.npz")
     before, after = torch.from_numpy(io["before"]), torch.from_numpy(io["after"])
     with torch.inference_mode():
-        outputs = [model(before, after)] if network is SNUNet else model.all_logits(before, after)
+        outputs = model.answers(before, after).logits
     expected = sorted(key for key in io.files if key.startswith("logits"))
     assert len(outputs) == len(expected)
     for output, key in zip(outputs, expected, strict=True):
@@ -263,3 +266,20 @@ def test_a_card_that_contradicts_itself_is_refused(changes):
 def test_a_card_can_be_read_without_the_tensors(tmp_path):
     save_weights(tmp_path / "w.safetensors", SNUNet(width=8), _card())
     assert read_card(tmp_path / "w.safetensors").name == "test"
+
+
+def test_models_list_shows_every_architecture_with_its_options():
+    done = CliRunner().invoke(models, ["list"])
+    assert done.exit_code == 0
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert set(known_models()) < set(lines)
+    assert lines["snunet"].endswith("upsampling: transposed or bilinear")
+    assert lines["fc-siam-diff"].strip() == "fc-siam-diff"
+
+
+def test_models_import_says_that_the_upsampling_is_bilinear(tmp_path):
+    torch.save(SNUNet(width=8, upsampling="bilinear").state_dict(), tmp_path / "net.pth")
+    arguments = ["import", str(tmp_path / "net.pth"), "-o", str(tmp_path / "net.safetensors")]
+    done = CliRunner().invoke(models, arguments)
+    assert done.exit_code == 0
+    assert "snunet, width 8, bilinear, 3 bands, classes none, change" in done.stdout

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -14,75 +16,112 @@ from geocd_cli.reporting import StageProgress, translate_errors
 
 @click.command()
 @click.option(
-    "--config",
-    "recipe_name",
-    required=True,
-    metavar="NAME|FILE",
-    help="Recipe: a bundled name (geocd-vhr) or a TOML file.",
-)
+    "--config", "recipe_name", required=True, metavar="NAME|FILE",
+    help="Recipe: a bundled name (geocd train --list) or a TOML file.",
+)  # fmt: skip
 @click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    required=True,
+    "--data", type=click.Path(path_type=Path), required=True,
     help="Root of the folders that the recipe names.",
-)
+)  # fmt: skip
 @click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of checkpoint, log and weights; a run in it is resumed.",
-)
+    "-o", "--output", type=click.Path(path_type=Path), required=True,
+    help="Folder of checkpoint, logs, weights and report; a run in it is resumed.",
+)  # fmt: skip
 @click.option("--steps", type=int, help="Stop after so many more steps. [to the end]")
 @click.option("--threads", type=int, help="Threads of torch. [its own choice]")
 @click.option(
-    "--workers", type=int, default=1, show_default=True, help="Processes that make training pairs."
-)
+    "--workers", type=int, default=1, show_default=True,
+    help="Processes that make training pairs.",
+)  # fmt: skip
 @click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Where to train.",
-)
+    "--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True,
+    help="auto: a GPU where there is one.",
+)  # fmt: skip
+@click.option("--strict", is_flag=True, help="Refuse damaged images instead of skipping them.")
 @click.option(
-    "--validation",
-    multiple=True,
-    metavar="NAME=FILE",
-    help="Output of 'geocd evaluate --json' for the card.",
-)
+    "--figures", multiple=True, metavar="NAME=FILE",
+    help="Output of 'geocd evaluate --json' for the weights card.",
+)  # fmt: skip
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False,
+    callback=lambda ctx, param, value: _list_recipes(ctx, wanted=value),
+    help="Show the bundled recipes and exit.",
+)  # fmt: skip
 @options.quiet
 @translate_errors
 def train(
     recipe_name: str, data: Path, output: Path, steps: int | None, threads: int | None,
-    workers: int, device: str, validation: tuple[str, ...], quiet: bool,
+    workers: int, device: Literal["auto", "cpu"], strict: bool, figures: tuple[str, ...],
+    quiet: bool,
 ) -> None:  # fmt: skip
-    """Train weights from single-date labelled tiles.
+    """Train weights by a recipe.
 
-    Stopped runs go on where they were; the checkpoint is saved every two minutes.
-    At the end, and at every stop, the weights lie in the output folder with their card.
+    A stopped run goes on where it was; the checkpoint is saved every two minutes. At the end,
+    and at every stop, the weights lie in the output folder with their card, and report.html
+    shows the curves and the worst pairs of the validation.
+
+    \b
+    geocd train --config fine-tune --data my-pairs -o runs/mine
+    torchrun --nproc-per-node 2 -m geocd_cli train --config geocd-vhr --data TILES -o runs/vhr
     """
     import torch
 
-    from geocd.training.fit import Trainer
+    try:
+        from geocd.assess.training_report import write_training_report
+        from geocd.training.fit import Trainer
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"training needs {error.name}; install it with: pip install 'geocd[train]'"
+        ) from None
     from geocd.training.recipe import find_recipe, load_recipe
 
     if threads is not None:
         torch.set_num_threads(threads)
+    trainer = Trainer(load_recipe(find_recipe(recipe_name)), data, output, device=device,
+                      workers=workers, strict=strict)  # fmt: skip
+    known = _read_figures(figures)
+    if trainer.resume():
+        _say(trainer.is_main, f"resumed at step {trainer.step} of {trainer.recipe.steps}")
+    progress = StageProgress(quiet=quiet or not trainer.is_main)
+
+    def report(done: int, total: int, losses: Mapping[str, float]) -> None:
+        progress("train", done, total)
+
+    try:
+        trainer.run(stop_after=steps, progress=report)
+    finally:
+        weights = trainer.export(figures=known)
+    if trainer.is_main:
+        page = write_training_report(trainer)
+        click.echo(f"step {trainer.step} of {trainer.recipe.steps} -> {weights}")
+        click.echo(f"report -> {page}")
+        if trainer.gain is not None:
+            click.echo(str(trainer.gain))
+        if trainer.damaged:
+            click.echo(f"damaged and skipped: {', '.join(sorted(trainer.damaged))}", err=True)
+
+
+def _say(is_main: bool, text: str) -> None:
+    if is_main:
+        click.echo(text, err=True)
+
+
+def _list_recipes(ctx: click.Context, *, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from geocd.training.recipe import bundled_recipes, find_recipe
+
+    for name in bundled_recipes():
+        first = find_recipe(name).read_text().splitlines()[0]
+        click.echo(f"{name:<16} {first.removeprefix('# ')}")
+    ctx.exit()
+
+
+def _read_figures(entries: tuple[str, ...]) -> dict[str, object]:
     figures = {}
-    for entry in validation:
+    for entry in entries:
         name, _, path = entry.partition("=")
         if not Path(path).is_file():
-            raise ConfigError(f"--validation wants NAME=FILE with an existing file, got {entry!r}")
+            raise ConfigError(f"--figures wants NAME=FILE with an existing file, got {entry!r}")
         figures[name] = json.loads(Path(path).read_text())
-    trainer = Trainer(load_recipe(find_recipe(recipe_name)), data, output, device=device,
-                      workers=workers)  # fmt: skip
-    if trainer.resume():
-        click.echo(f"resumed at step {trainer.step} of {trainer.recipe.steps}", err=True)
-    progress = StageProgress(quiet=quiet)
-    try:
-        trainer.run(stop_after=steps, progress=lambda step, total, losses: progress(
-            "train", step, total))  # fmt: skip
-    finally:
-        weights = trainer.export(validation=figures)
-    click.echo(f"step {trainer.step} of {trainer.recipe.steps} -> {weights}")
+    return figures

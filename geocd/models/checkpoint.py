@@ -34,7 +34,7 @@ _FOREIGN = {".pt", ".pth", ".ckpt", ".bin", ".tar"}
 class Weights:
     """A network with its weights and their card, in evaluation mode on the CPU."""
 
-    network: nn.Module
+    network: ChangeNetwork
     card: WeightsCard
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geocd.models.attention import EnsembleChannelAttention
-from geocd.models.network import ChangeNetwork
+from geocd.models.network import Answers, ChangeNetwork
 
 # (expansion, kernel, stride, channels, repeats) of the blocks down to stride 16.
 _BLOCKS = [
@@ -131,6 +131,7 @@ class SiamNestedLite(ChangeNetwork):
 
     stride = 16
     symmetric = True
+    map_channels = ENCODER_CHANNELS
 
     def __init__(self, *, bands: int = 3, classes: int = 2, width: int = 32) -> None:
         super().__init__()
@@ -155,11 +156,6 @@ class SiamNestedLite(ChangeNetwork):
         assert self.head.bias is not None
         nn.init.constant_(self.head.bias, -2.2)
 
-    def encode(self, before: Tensor, after: Tensor) -> list[Tensor]:
-        """The encoder's maps of both dates, each (2 * B, C, H/s, W/s), before first."""
-        maps: list[Tensor] = self.encoder(torch.cat([before, after]))
-        return maps
-
     def decode(self, before: Tensor, after: Tensor, maps: list[Tensor]) -> Tensor:
         """Logits (B, classes, H, W) from the images and their encoder maps."""
         rows = []
@@ -179,7 +175,12 @@ class SiamNestedLite(ChangeNetwork):
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Logits (B, classes, H, W) of two images (B, bands, H, W); sides multiples of 16."""
-        return self.decode(before, after, self.encode(before, after))
+        return self.answers(before, after).logits[-1]
+
+    def answers(self, before: Tensor, after: Tensor) -> Answers:
+        """Logits, and the encoder's maps of both dates."""
+        maps = self.encoder(torch.cat([before, after]))  # (2B, C, H/s, W/s) each
+        return Answers([self.decode(before, after, maps)], maps)
 
 
 def load_imagenet_encoder(network: SiamNestedLite) -> None:

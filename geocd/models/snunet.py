@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from geocd.models.attention import ChannelAttention
-from geocd.models.network import ChangeNetwork
+from geocd.models.network import Answers, ChangeNetwork
 
 DEPTH = 4
 """Number of times that the resolution is halved; sides must be multiples of 2**DEPTH."""
@@ -82,6 +82,7 @@ class _NestedBackbone(ChangeNetwork):
     def __init__(self, bands: int, width: int, upsampling: str) -> None:
         super().__init__()
         filters = [width * 2**i for i in range(DEPTH + 1)]
+        self.map_channels = tuple(filters[1:DEPTH])
         for i, channels in enumerate(filters):
             self.add_module(f"conv{i}_0", ConvBlock(bands if i == 0 else filters[i - 1], channels))
             if i > 0:
@@ -101,21 +102,22 @@ class _NestedBackbone(ChangeNetwork):
             features.append(self.get_submodule(f"conv{i}_0")(pooled))
         return features
 
-    def nodes(self, before: Tensor, after: Tensor) -> list[Tensor]:
-        """The full-resolution nodes x0_1..x0_4, each (B, width, H, W).
+    def nodes(self, before: Tensor, after: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The full-resolution nodes x0_1..x0_4, each (B, width, H, W), and both dates' maps.
 
         Only the after image is encoded to the lowest resolution, and every upsampled
         encoder map is the after image's: the network is not symmetric in time.
         """
         row_before = self._encode(before, DEPTH)
         row_after = self._encode(after, DEPTH + 1)
+        maps = [torch.cat([row_before[i], row_after[i]]) for i in range(1, DEPTH)]
         rows: list[list[Tensor]] = [[a] for a in row_after]
         for j in range(1, DEPTH + 1):
             for i in range(DEPTH + 1 - j):
                 below = self.get_submodule(f"Up{i + 1}_{j - 1}")(rows[i + 1][j - 1])
                 inputs = [row_before[i], row_after[i], *rows[i][1:], below]
                 rows[i].append(self.get_submodule(f"conv{i}_{j}")(torch.cat(inputs, dim=1)))
-        return rows[0][1:]
+        return rows[0][1:], maps
 
 
 class SNUNet(_NestedBackbone):
@@ -144,12 +146,15 @@ class SNUNet(_NestedBackbone):
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Logits (B, classes, H, W) of two images (B, bands, H, W); sides multiples of 16."""
-        nodes = self.nodes(before, after)
+        return self.answers(before, after).logits[-1]
+
+    def answers(self, before: Tensor, after: Tensor) -> Answers:
+        """Logits, and the encoder's maps of both dates."""
+        nodes, maps = self.nodes(before, after)
         out = torch.cat(nodes, dim=1)  # (B, 4n, H, W)
         intra = self.ca1(torch.stack(nodes).sum(dim=0))  # (B, n, 1, 1)
         out = self.ca(out) * (out + intra.repeat(1, DEPTH, 1, 1))
-        logits: Tensor = self.conv_final(out)  # (B, classes, H, W)
-        return logits
+        return Answers([self.conv_final(out)], maps)  # logits (B, classes, H, W)
 
 
 class SiamNestedUNet(_NestedBackbone):
@@ -176,17 +181,15 @@ class SiamNestedUNet(_NestedBackbone):
         self.conv_final = nn.Conv2d(classes * DEPTH, classes, 1)
         initialise(self)
 
-    def all_logits(self, before: Tensor, after: Tensor) -> list[Tensor]:
-        """The heads of x0_1..x0_4, then the final one: five times (B, classes, H, W)."""
-        heads = [
-            self.get_submodule(f"final{j}")(node)
-            for j, node in enumerate(self.nodes(before, after), start=1)
-        ]
-        return [*heads, self.conv_final(torch.cat(heads, dim=1))]
-
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Logits (B, classes, H, W) of two images (B, bands, H, W); sides multiples of 16."""
-        return self.all_logits(before, after)[-1]
+        return self.answers(before, after).logits[-1]
+
+    def answers(self, before: Tensor, after: Tensor) -> Answers:
+        """The heads of x0_1..x0_4 and the final one over them, and the dates' maps."""
+        nodes, maps = self.nodes(before, after)
+        heads = [self.get_submodule(f"final{j}")(n) for j, n in enumerate(nodes, start=1)]
+        return Answers([*heads, self.conv_final(torch.cat(heads, dim=1))], maps)
 
 
 def initialise(network: nn.Module) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from geocd.config import DeviceName
 from geocd.errors import ConfigError
 from geocd.models.checkpoint import Weights
+from geocd.models.network import ChangeNetwork
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -27,6 +28,26 @@ def choose_device(name: DeviceName) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def change_scores(
+    network: ChangeNetwork, before: Tensor, after: Tensor, *, exclusive: bool
+) -> Tensor:
+    """Scores (N, change classes, H, W), 0..1, float32, of normalised images (N, bands, H, W).
+
+    Args:
+        network: in evaluation mode.
+        before: any height and width; edges are repeated up to the network's stride.
+        after: likewise.
+        exclusive: the classes exclude one another and start with "none", of which no score is
+            kept.
+    """
+    height, width = before.shape[2:]
+    pad = (0, -width % network.stride, 0, -height % network.stride)
+    if any(pad):
+        before, after = (F.pad(x, pad, mode="replicate") for x in (before, after))
+    logits: Tensor = network(before, after)[..., :height, :width].float()  # (N, K, H, W)
+    return logits.softmax(dim=1)[:, 1:] if exclusive else logits.sigmoid()
 
 
 class TorchPredictor:
@@ -53,15 +74,13 @@ class TorchPredictor:
             return f"torch, mixed precision, {torch.cuda.get_device_name(self.device)}"
         return f"torch, float32, CPU with {torch.get_num_threads()} threads"
 
-    def _to_device(self, images: NDArray[np.uint8], pad: tuple[int, int]) -> Tensor:
+    def _to_device(self, images: NDArray[np.uint8]) -> Tensor:
         batch = torch.from_numpy(np.ascontiguousarray(images))  # (N, C, H, W), uint8
         if self.device.type == "cuda":
             # Bytes cross the bus, from pinned memory, while the GPU still works.
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         normal = (batch.float() - self._mean) / self._std
-        if any(pad):
-            normal = F.pad(normal, (0, pad[1], 0, pad[0]), mode="replicate")
-        return normal.contiguous(memory_format=torch.channels_last)  # (N, C, H + pad, W + pad)
+        return normal.contiguous(memory_format=torch.channels_last)  # (N, C, H, W)
 
     def _autocast(self) -> Any:
         if self.device.type == "cuda":
@@ -71,13 +90,10 @@ class TorchPredictor:
     @torch.inference_mode()
     def __call__(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Scores (N, change classes, height, width), 0..1, of (N, bands, height, width) bytes."""
-        height, width = before.shape[2:]
-        stride = int(getattr(self._network, "stride", 1))
-        pad = (-height % stride, -width % stride)
         with self._autocast():
-            logits = self._network(self._to_device(before, pad), self._to_device(after, pad))
-        logits = logits[..., :height, :width].float()  # (N, K, H, W)
-        # Exclusive classes start with "none", of which no score is kept.
-        scores = logits.softmax(dim=1)[:, 1:] if self.card.exclusive else logits.sigmoid()
+            scores = change_scores(
+                self._network, self._to_device(before), self._to_device(after),
+                exclusive=self.card.exclusive,
+            )  # fmt: skip
         result: NDArray[np.float32] = scores.contiguous().cpu().numpy()
         return result

@@ -1,218 +1,416 @@
-"""The training loop: one process, resumable to the step."""
+"""The training loop: resumable to the step, in one process or several."""
 
 from __future__ import annotations
 
 import copy
-import csv
+import dataclasses
+import json
 import logging
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from geocd.errors import ConfigError
-from geocd.models.card import WeightsCard
-from geocd.models.checkpoint import save_weights
-from geocd.models.registry import build_model
-from geocd.models.siam_nested_lite import (
-    ENCODER_CHANNELS,
-    MEAN,
-    STD,
-    SiamNestedLite,
-    load_imagenet_encoder,
-)
 from geocd.outputs import replacing
-from geocd.training.losses import bce_dice
+from geocd.predict.torch import change_scores
+from geocd.training.export import RunFacts, export_weights
+from geocd.training.real import RealPairs
 from geocd.training.recipe import Recipe
+from geocd.training.selflabel import complete_labels
+from geocd.training.stream import Mixture, PairSampler, PairStream
 from geocd.training.synthesis import PairSynthesizer
-from geocd.training.tiles import load_tiles
+from geocd.training.task import Critic, TrainingTask
+from geocd.training.tiles import Tile, load_tiles
+from geocd.training.watch import RunLog, Score, Scores, Validation, Verdict
 
 log = logging.getLogger(__name__)
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-Progress = Callable[[int, int, dict[str, float]], None]
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""Called with the steps done, the steps in all, and the losses of the last."""
 
 _CHECKPOINT = "checkpoint.pt"
 _SAVE_EVERY_S = 120.0
 
 
-class SegmentationHead(nn.Module):
-    """What stands on each date, from the encoder's maps: a dense gradient for the encoder.
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """F1 on the validation before and after a run that started from trained weights."""
 
-    Used in training only, and left out of the weights.
-    """
+    before: float
+    after: float
+    step: int
+    """Step of the weights that are kept; 0: those that the run started from."""
 
-    def __init__(self, classes: int, width: int = 32) -> None:
-        super().__init__()
-        self.reduce = nn.ModuleList(nn.Conv2d(c, width, 1) for c in ENCODER_CHANNELS)
-        self.head = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, classes, 1),
-        )
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        """Logits (2 * B, classes, H/2, W/2) from the maps of both dates."""
-        total = self.reduce[-1](maps[-1])
-        for reduce, m in zip(list(self.reduce)[-2::-1], maps[-2::-1], strict=True):
-            total = reduce(m) + nn.functional.interpolate(total, scale_factor=2.0)
-        out: Tensor = self.head(total)
-        return out
+    def __str__(self) -> str:
+        if self.step == 0:
+            return (
+                f"validation F1 {self.before:.3f} at the start, and no better after: the weights "
+                "kept are those that the run started from"
+            )
+        return f"validation F1 {self.before:.3f} -> {self.after:.3f} at step {self.step}"
 
 
-class _PairStream(IterableDataset[Batch]):
-    """Batches of synthesised pairs; pair i of a run depends on the seed and on i alone."""
+@dataclass(slots=True)
+class _State:
+    """Where a run is, apart from its tensors."""
 
-    def __init__(self, synthesizer: PairSynthesizer, recipe: Recipe, start: int) -> None:
-        self.synthesizer, self.recipe, self.start = synthesizer, recipe, start
-
-    def __iter__(self) -> Iterator[Batch]:
-        cv2.setNumThreads(1)
-        info = torch.utils.data.get_worker_info()
-        first, step_by = (info.id, info.num_workers) if info else (0, 1)
-        for step in range(self.start + first, self.recipe.steps, step_by):
-            stage, _ = self.recipe.stage_at(step)
-            yield self._batch(step, stage.crop, stage.batch)
-
-    def _batch(self, step: int, crop: int, size: int) -> Batch:
-        pairs = [
-            self.synthesizer.sample(np.random.default_rng([self.recipe.seed, step, i]), crop)
-            for i in range(size)
-        ]
-
-        def _stack(planes: Sequence[np.ndarray[Any, Any]]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(np.stack(planes)))
-
-        images = _stack([p.before for p in pairs] + [p.after for p in pairs])
-        before, after = images.permute(0, 3, 1, 2).contiguous().chunk(2)  # (B, 3, H, W)
-        dates = _stack([p.labels_before for p in pairs] + [p.labels_after for p in pairs])
-        return before, after, _stack([p.change for p in pairs]), dates
+    step: int = 0
+    seconds: float = 0.0
+    first_f1: float = -1.0
+    """F1 of the first validation."""
+    best_f1: float = -1.0
+    best_step: int = 0
+    stale: int = 0
+    """Validations since the best one."""
 
 
 class Trainer:
-    """Trains by a recipe; everything that a resumed run needs is in its state.
+    """Trains by a recipe; everything that a resumed run needs is in its checkpoint.
+
+    Started by ``torchrun``, the processes share each batch.
 
     Args:
         recipe: what to train.
         data: root of the sources' folders.
-        output: folder of the checkpoint and the log.
-        device: torch device.
-        workers: processes that make pairs.
+        output: folder of the checkpoint, the logs and the weights.
+        device: auto takes a GPU where there is one.
+        workers: processes that make pairs, for each training process.
+        strict: refuse damaged files instead of skipping them.
+
+    Raises:
+        ConfigError: the recipe cannot be carried out.
+        DatasetError: the data cannot be used.
     """
 
     def __init__(
-        self, recipe: Recipe, data: Path, output: Path, *, device: str = "cpu", workers: int = 1
-    ) -> None:
+        self, recipe: Recipe, data: Path, output: Path, *,
+        device: Literal["auto", "cpu"] = "auto", workers: int = 1, strict: bool = False,
+    ) -> None:  # fmt: skip
         torch.manual_seed(recipe.seed)
-        self.recipe, self.output, self.workers = recipe, output, workers
-        self.device = torch.device(device)
+        self.recipe, self.data, self.output = recipe, data, output
+        self.workers, self.strict = workers, strict
+        self.accelerator = Accelerator(cpu=device == "cpu")
         output.mkdir(parents=True, exist_ok=True)
-        tiles = load_tiles(data, recipe.sources, classes=len(recipe.classes))
-        self.synthesizer = PairSynthesizer(tiles, recipe.sources, recipe.synthesis)
-        self.network = self._build()
-        self.auxiliary = SegmentationHead(len(recipe.classes)) if recipe.auxiliary else None
-        modules = [self.network] + ([self.auxiliary] if self.auxiliary else [])
-        self.trained = nn.ModuleList(modules).to(self.device)
-        self.trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            self._parameter_groups(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
-        self.step = 0
-        self.seconds = 0.0
-
-    def _build(self) -> nn.Module:
-        network = build_model(
-            self.recipe.model, bands=3, classes=len(self.recipe.classes), width=self.recipe.width
-        )
-        if isinstance(network, SiamNestedLite):
-            load_imagenet_encoder(network)
-        elif self.recipe.auxiliary:
-            raise ConfigError(
-                f"{self.recipe.model} has no encoder for the auxiliary segmentation; "
-                "set auxiliary = 0 in the recipe"
-            )
-        return network
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        groups: dict[tuple[bool, bool], list[Tensor]] = {}
-        for name, parameter in self.trained.named_parameters():
-            slow = name.startswith("0.encoder.")
-            groups.setdefault((slow, parameter.ndim > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "scale": self.recipe.encoder_rate if slow else 1.0,
-                # Biases and batch norms are not decayed.
-                "weight_decay": self.recipe.weight_decay if is_matrix else 0.0,
-            }
-            for (slow, is_matrix), parameters in groups.items()
+        self.tiles = load_tiles(data, recipe.sources, classes=len(recipe.planes))
+        self.real = [
+            RealPairs(source, data, classes=recipe.planes, strict=strict) for source in recipe.pairs
         ]
-
-    def _set_learning_rate(self) -> None:
-        recipe = self.recipe
-        rise = min(1.0, (self.step + 1) / max(1, recipe.warmup))
-        fall = 0.5 * (1 + math.cos(math.pi * self.step / recipe.steps))
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * group["scale"] * rise * max(fall, 0.01)
-
-    def _loss(self, batch: Batch) -> dict[str, Tensor]:
-        before, after, change, dates = (t.to(self.device, non_blocking=True) for t in batch)
-        normal_before, normal_after = (
-            ((x.float() - MEAN) / STD).contiguous(memory_format=torch.channels_last)
-            for x in (before, after)
+        self.validation = (
+            Validation(recipe, data, strict=strict) if recipe.validation.wanted else None
         )
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            if self.auxiliary is None:
-                return {"change": bce_dice(self.network(normal_before, normal_after), change)}
-            assert isinstance(self.network, SiamNestedLite)
-            maps = self.network.encode(normal_before, normal_after)
-            logits = self.network.decode(normal_before, normal_after, maps)
-            dates_logits = self.auxiliary(maps)
-        return {
-            "change": bce_dice(logits, change),
-            "dates": self.recipe.auxiliary * bce_dice(dates_logits, dates[:, :, ::2, ::2]),
-        }
+        self.damaged = {name for real in self.real for name in real.pairs.damaged}
+        self.state = _State()
+        self._prepare()
+        self.losses = RunLog(output / "log.csv")
+        self.validations = RunLog(output / "validation.csv")
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
-        self.trained.train()
-        self._set_learning_rate()
-        parts = self._loss(batch)
+    def _prepare(self) -> None:
+        prepare = self.accelerator.prepare
+        task = TrainingTask(self.recipe)
+        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        config = self.recipe.optimizer
+        optimizer = torch.optim.AdamW(_parameter_groups(task, self.recipe), lr=config.learning_rate)
+        self.task, self.optimizer = prepare(task, optimizer)
+        self.critic, self.critic_optimizer = None, None
+        if self.recipe.loss.adversarial:
+            critic = Critic(self.recipe)
+            rate = torch.optim.AdamW(critic.parameters(), lr=config.learning_rate)
+            self.critic, self.critic_optimizer = prepare(critic, rate)
+        self.ema = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
+        self.best: dict[str, Tensor] = {}
+
+    @property
+    def _bare(self) -> TrainingTask:
+        task: TrainingTask = self.accelerator.unwrap_model(self.task)
+        return task
+
+    @property
+    def is_main(self) -> bool:
+        """True in the process that writes."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def gain(self) -> Gain | None:
+        """What the run did to the validation; None where there was none to compare."""
+        if not self.best or self.recipe.network.initial == "random":
+            return None
+        return Gain(self.state.first_f1, self.state.best_f1, self.state.best_step)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return self.state.step
+
+    # One step
+
+    def _autocast(self) -> Any:
+        if self.recipe.optimizer.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16)
+
+    def _train_step(self, parts: list[tuple[Tensor, ...]]) -> dict[str, float]:
+        self.task.train()
+        config, state = self.recipe.optimizer, self.state
+        share = config.rate(state.step, self.recipe.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * group["scale"] * share
+        # Dropout must not depend on where a run was interrupted.
+        seeds = [self.recipe.seed, state.step, self.accelerator.process_index]
+        torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip)
+        sums: dict[str, Tensor] = {}
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.task):
+                for name, value in self._pass(part, len(parts)).items():
+                    sums[name] = sums.get(name, torch.zeros_like(value)) + value / len(parts)
+        self.accelerator.clip_grad_norm_(self.task.parameters(), config.clip)
         self.optimizer.step()
+        self._average()
+        state.step += 1
+        names = sorted(sums)
+        mean = self.accelerator.reduce(torch.stack([sums[n] for n in names]), reduction="mean")
+        return dict(zip(names, mean.tolist(), strict=True))
+
+    def _pass(self, part: tuple[Tensor, ...], parts: int) -> dict[str, Tensor]:
+        """Add the gradient of one part of a batch; returns its losses."""
+        device = self.accelerator.device
+        before, after, change, dates = (t.to(device, non_blocking=True) for t in part)
+        critic = None
+        if self.critic is not None:
+            # The generator learns from the critic, not the critic from the generator.
+            critic = self.accelerator.unwrap_model(self.critic).judge.requires_grad_(False)
+        with self._autocast():
+            losses, logits = self.task(before, after, change, dates, critic)
+        self.accelerator.backward(torch.stack(list(losses.values())).sum() / parts)
+        found = {name: value.detach() for name, value in losses.items()}
+        if critic is not None:
+            critic.requires_grad_(True)
+            found["judging"] = self._train_critic(before, after, logits, change)
+        return found
+
+    def _train_critic(
+        self, before: Tensor, after: Tensor, logits: Tensor, change: Tensor
+    ) -> Tensor:
+        assert self.critic is not None
+        assert self.critic_optimizer is not None
+        normal = self._bare.normal
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            loss: Tensor = self.critic(normal(before), normal(after), logits, change)
+        self.accelerator.backward(loss)
+        self.critic_optimizer.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def _average(self) -> None:
         # Early averages would remember the initial weights for too long.
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, value in self.network.state_dict().items():
-                if value.dtype.is_floating_point:
-                    self.ema[name].lerp_(value, 1 - decay)
-                else:
-                    self.ema[name].copy_(value)
-        self.step += 1
-        return {name: value.item() for name, value in parts.items()}
+        step = self.state.step
+        decay = min(self.recipe.optimizer.ema, (1 + step) / (10 + step))
+        for name, value in self._bare.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.ema[name].lerp_(value, 1 - decay)
+            else:
+                self.ema[name].copy_(value)
+
+    # The run
+
+    def run(self, *, progress: Progress | None = None, stop_after: int | None = None) -> None:
+        """Train to the end of the recipe, or for ``stop_after`` more steps; saves as it goes."""
+        last = self.recipe.steps if stop_after is None else self.step + stop_after
+        last = min(last, self.recipe.steps)
+        self._clock = time.monotonic() - self.state.seconds
+        self._saved = time.monotonic()
+        self._unlogged: list[dict[str, object]] = []
+        if self.validation and self.step == 0 and self.recipe.network.initial != "random":
+            # What the run starts from is what it must beat.
+            self._validate(self.validation)
+        while self.step < last and not self._stalled:
+            index, _ = self.recipe.stage_at(self.step)
+            ends = sum(stage.steps for stage in self.recipe.stages[: index + 1])
+            sampler = self._sampler(index)
+            for parts in self._batches(sampler, range(self.step, min(ends, last))):
+                losses = self._train_step(parts)
+                self._note(losses)
+                if progress:
+                    progress(self.step, self.recipe.steps, losses)
+                if self._stalled:
+                    break
+        self.save()
+
+    @property
+    def _stalled(self) -> bool:
+        patience = self.recipe.validation.patience
+        return bool(patience) and self.state.stale >= patience
+
+    def _batches(self, sampler: Mixture, steps: range) -> Iterator[list[tuple[Tensor, ...]]]:
+        """The parts of each step's batch."""
+        process = (self.accelerator.process_index, self.accelerator.num_processes)
+        stream = PairStream(sampler, self.recipe, steps, process=process)
+        loader = DataLoader(
+            stream, batch_size=None, num_workers=self.workers,
+            prefetch_factor=4 if self.workers else None,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )  # fmt: skip
+        parts = []
+        for *tensors, damaged in loader:
+            self.damaged.update(damaged)
+            parts.append(tuple(tensors))
+            if len(parts) == self.recipe.optimizer.accumulate:
+                yield parts
+                parts = []
+
+    def _sampler(self, stage: int) -> Mixture:
+        """What the pairs of a stage are drawn from."""
+        samplers: list[PairSampler] = [*self.real]
+        weights = [source.weight for source in self.recipe.pairs]
+        if self.recipe.sources:
+            tiles = self._labelled(stage)
+            samplers.append(PairSynthesizer(tiles, self.recipe.sources, self.recipe.synthesis))
+            weights.append(self.recipe.synthesised)
+        return Mixture(samplers, weights)
+
+    def _labelled(self, stage: int) -> list[Tile]:
+        """The tiles with the labels that a stage sees."""
+        labelled = [i for i in range(stage + 1) if self.recipe.stages[i].self_label]
+        if not labelled:
+            return self.tiles
+        path = self.output / f"labels-{labelled[-1]}.safetensors"
+        task = self._averaged()
+
+        def segment(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+            batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+            with self._autocast():
+                return task.segment(batch.to(self.accelerator.device))[0].cpu().numpy()
+
+        with self.accelerator.main_process_first():
+            return complete_labels(self.tiles, path, segment, self.recipe.self_label)
+
+    def _note(self, losses: dict[str, float]) -> None:
+        """Log a step; validate and save when it is time."""
+        self.state.seconds = time.monotonic() - self._clock
+        self._unlogged.append(
+            {"step": self.step, "seconds": f"{self.state.seconds:.1f}"}
+            | {name: f"{value:.6f}" for name, value in losses.items()}
+        )
+        if self.validation and (
+            self.step % self.recipe.validation.every == 0 or self.step == self.recipe.steps
+        ):
+            self._validate(self.validation)
+        if time.monotonic() - self._saved > _SAVE_EVERY_S:
+            self.save()
+
+    # Validation
+
+    def _averaged(self) -> TrainingTask:
+        """The task with the averaged weights, in evaluation mode."""
+        task = copy.deepcopy(self._bare)
+        task.load_state_dict(self.ema)
+        return task.eval()
+
+    def _validate(self, validation: Validation) -> None:
+        verdict = Verdict.of_nothing(self.recipe.planes)
+        if self.accelerator.is_main_process:
+            verdict, _ = validation.judge(self._score(self._averaged()))
+            row = {"step": self.step} | {k: f"{v:.5f}" for k, v in verdict.f1.items()}
+            self.validations.add([row])
+        # All processes must come to the same end.
+        told = torch.tensor(verdict.mean_f1, device=self.accelerator.device)
+        f1, state = float(self.accelerator.reduce(told)), self.state
+        if not self.best:
+            state.first_f1 = f1
+        if f1 > state.best_f1:
+            state.best_f1, state.best_step, state.stale = f1, self.step, 0
+            self.best = {k: v.clone() for k, v in self.ema.items()}
+        else:
+            state.stale += 1
+        log.info("step %d: validation F1 %.3f", self.step, f1)
+
+    def _score(self, task: TrainingTask) -> Score:
+        """Scores of a pair of images of any size by a task."""
+
+        def score(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
+            images = torch.from_numpy(np.stack([before, after])).permute(0, 3, 1, 2)
+            a, b = task.normal(images.to(self.accelerator.device)).chunk(2)
+            with torch.inference_mode(), self._autocast():
+                scores = change_scores(task.network, a, b, exclusive=self.recipe.exclusive)
+            return scores[0].cpu().numpy()
+
+        return score
+
+    def judge(self) -> tuple[Verdict, dict[str, Scores]] | None:
+        """The verdict of the validation on the weights that would be exported, and its scores."""
+        if self.validation is None:
+            return None
+        return self.validation.judge(self._score(self._kept()))
+
+    def _kept(self) -> TrainingTask:
+        """The task with the weights that are exported: the best ones of a validated run."""
+        task = self._averaged()
+        if self.best:
+            task.load_state_dict(self.best)
+        return task
+
+    # What stays
 
     def save(self) -> None:
-        """Write the state; the previous one survives a failure."""
-        state = {
-            "step": self.step,
-            "seconds": self.seconds,
+        """Write the checkpoint and the log; the previous checkpoint survives a failure."""
+        self._saved = time.monotonic()
+        if self.accelerator.is_main_process:
+            # The log first: rows beyond the checkpoint are forgotten, missing ones are lost.
+            self.losses.add(self._unlogged)
+            with replacing(self.output / _CHECKPOINT) as temporary:
+                torch.save(self._checkpoint(), temporary)
+        self._unlogged = []
+        self.accelerator.wait_for_everyone()
+
+    def _checkpoint(self) -> dict[str, Any]:
+        saved = {
             "recipe": self.recipe.decides(),
-            "trained": self.trained.state_dict(),
-            "ema": self.ema,
+            "state": dataclasses.asdict(self.state),
+            "task": self._bare.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema,
+            "best": self.best,
         }
-        with replacing(self.output / _CHECKPOINT) as temporary:
-            torch.save(state, temporary)
+        if self.critic is not None and self.critic_optimizer is not None:
+            saved["critic"] = self.accelerator.unwrap_model(self.critic).state_dict()
+            saved["critic_optimizer"] = self.critic_optimizer.state_dict()
+        return saved
+
+    def export(self, *, figures: Mapping[str, Any] | None = None) -> Path:
+        """Write the averaged weights with their card beside the checkpoint.
+
+        Of a validated run these are the weights with the best validation.
+
+        Args:
+            figures: of ``geocd evaluate``, for the card.
+        """
+        path = self.output / f"{self.recipe.name}.safetensors"
+        if self.accelerator.is_main_process:
+            counts = Counter(tile.source for tile in self.tiles)
+            facts = RunFacts(
+                step=self.state.best_step if self.best else self.step,
+                seconds=self.state.seconds, device=str(self.accelerator.device),
+                processes=self.accelerator.num_processes,
+                tiles=tuple(counts[i] for i in range(len(self.recipe.sources))),
+                pairs=tuple(len(real.pairs) for real in self.real),
+                damaged=tuple(sorted(self.damaged)),
+            )  # fmt: skip
+            network = self._kept().network.to("cpu")
+            export_weights(path, network, self.recipe, facts, validation=figures or {})
+        self.accelerator.wait_for_everyone()
+        return path
 
     def resume(self) -> bool:
         """Continue from the folder's checkpoint, if there is one.
@@ -223,82 +421,46 @@ class Trainer:
         path = self.output / _CHECKPOINT
         if not path.exists():
             return False
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["recipe"] != self.recipe.decides():
+        saved = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        if saved["recipe"] != self.recipe.decides():
             raise ConfigError(
-                f"{path} was made by another recipe; train into another folder or remove it"
+                f"{path} was made by another recipe ({_differing(saved['recipe'], self.recipe)}); "
+                "train into another folder or remove it"
             )
-        self.trained.load_state_dict(state["trained"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.ema = state["ema"]
-        self.step, self.seconds = state["step"], state["seconds"]
+        self._bare.load_state_dict(saved["task"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.ema, self.best = saved["ema"], saved["best"]
+        self.state = _State(**saved["state"])
+        if self.critic is not None and self.critic_optimizer is not None:
+            self.accelerator.unwrap_model(self.critic).load_state_dict(saved["critic"])
+            self.critic_optimizer.load_state_dict(saved["critic_optimizer"])
+        if self.accelerator.is_main_process:
+            self.losses.forget_after(self.step)
+            self.validations.forget_after(self.step)
+        self.accelerator.wait_for_everyone()
         return True
 
-    def export(self, *, validation: Mapping[str, Any] | None = None) -> Path:
-        """Write the averaged weights with their card, 16 bits a number, beside the checkpoint."""
-        recipe = self.recipe
-        network = copy.deepcopy(self.network).to("cpu")
-        network.load_state_dict(self.ema)
-        notes = recipe.card
-        card = WeightsCard(
-            name=recipe.name, architecture=recipe.model, width=recipe.width,
-            classes=recipe.classes, exclusive=False,
-            thresholds=notes.thresholds,
-            bands=("red", "green", "blue"), mean=(MEAN,) * 3, std=(STD,) * 3, gsd=notes.gsd,
-            summary=notes.summary, terms=notes.terms, limitations=notes.limitations,
-            training=self._history(), validation=dict(validation or {}),
-        )  # fmt: skip
-        path = self.output / f"{recipe.name}.safetensors"
-        save_weights(path, network, card, half=True, overwrite=True)
-        return path
 
-    def _history(self) -> dict[str, Any]:
-        """What the weights were trained on, for their card."""
-        tiles = Counter(tile.source for tile in self.synthesizer.tiles)
-        return {
-            "initial_weights": "EfficientNet-Lite0, ImageNet (Apache-2.0)",
-            "pairs": "synthesised from single-date labelled tiles; no real pair",
-            "steps": self.step,
-            "steps_planned": self.recipe.steps,
-            "hours": round(self.seconds / 3600, 2),
-            "device": str(self.device),
-            "seed": self.recipe.seed,
-            "stages": [f"{s.steps} steps of {s.batch} x {s.crop} px" for s in self.recipe.stages],
-            "data": [
-                {"folder": s.folder, "files": s.include, "tiles": tiles[i], "gsd_m": s.gsd,
-                 "share": s.weight, "origin": s.origin, "terms": s.terms}
-                for i, s in enumerate(self.recipe.sources)
-            ],
-        }  # fmt: skip
+def _parameter_groups(task: TrainingTask, recipe: Recipe) -> list[dict[str, Any]]:
+    """Encoder and rest, matrices and others: rates and decays of their own."""
+    pretrained = recipe.network.initial != "random"
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in task.named_parameters():
+        slow = pretrained and name.startswith("network.encoder.")
+        groups.setdefault((slow, parameter.ndim > 1), []).append(parameter)
+    config = recipe.optimizer
+    return [
+        {
+            "params": parameters,
+            "scale": config.encoder_rate if slow else 1.0,
+            # Biases and batch norms are not decayed.
+            "weight_decay": config.weight_decay if is_matrix else 0.0,
+        }
+        for (slow, is_matrix), parameters in groups.items()
+    ]
 
-    def run(self, *, progress: Progress | None = None, stop_after: int | None = None) -> None:
-        """Train to the end of the recipe, or for ``stop_after`` more steps; saves as it goes."""
-        last = self.recipe.steps if stop_after is None else self.step + stop_after
-        last = min(last, self.recipe.steps)
-        stream = _PairStream(self.synthesizer, self.recipe, self.step)
-        loader = DataLoader(
-            stream,
-            batch_size=None,
-            num_workers=self.workers,
-            prefetch_factor=4 if self.workers else None,
-            pin_memory=self.device.type == "cuda",
-        )
-        begun = saved = time.monotonic()
-        seconds = self.seconds
-        with (self.output / "log.csv").open("a", newline="") as file:
-            writer = csv.writer(file)
-            for batch in loader if self.step < last else ():
-                losses = self._train_step(batch)
-                self.seconds = seconds + time.monotonic() - begun
-                writer.writerow(
-                    [self.step, f"{self.seconds:.1f}", *(f"{v:.5f}" for v in losses.values())]
-                )
-                if progress:
-                    progress(self.step, self.recipe.steps, losses)
-                if self.step >= last:
-                    break
-                if time.monotonic() - saved > _SAVE_EVERY_S:
-                    self.save()
-                    file.flush()
-                    saved = time.monotonic()
-        self.save()
+
+def _differing(saved: str, recipe: Recipe) -> str:
+    """The keys of a recipe that differ from those of a checkpoint."""
+    theirs, ours = json.loads(saved), json.loads(recipe.decides())
+    return ", ".join(k for k in ours if theirs.get(k) != ours[k]) or "of another version"

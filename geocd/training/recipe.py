@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from geocd.errors import ConfigError
+from geocd.models.card import NONE
 
 T = TypeVar("T")
 _BUNDLED = Path(__file__).parent / "recipes"
@@ -45,6 +48,51 @@ class TileSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairsSource:
+    """A set of real pairs with labelled change."""
+
+    folder: str
+    """Folder or manifest below the data root, in a layout that ``find_pairs`` knows."""
+    split: str | None = None
+    """Split to read, where the set has splits; None: all pairs."""
+    fold: str = ""
+    """One part of the pairs, such as "1/5": training leaves it out, validation uses nothing
+    else. Empty: all pairs."""
+    gsd: float | None = None
+    """Metres per pixel; None: unknown, pixels are taken as they are."""
+    read_gsd: tuple[float, float] | None = None
+    """Range of ground sample distances to which crops are brought, metres; None: as they are."""
+    photometric: float = 0.0
+    """Share of images that get another light, season and sensor."""
+    values: Mapping[str, int] = field(default_factory=dict)
+    """Label value of each class; empty: any value but 0 is change of the first class."""
+    ignore: int | None = None
+    """Label value of pixels of which nothing is known."""
+    weight: float = 1.0
+    """How often the source is drawn, against the other pairs and the synthesised ones."""
+    balanced: float = 0.5
+    """Share of crops that are drawn around a change, 0..1."""
+    origin: str = ""
+    """Where the pairs come from, for the weights card."""
+    terms: str = ""
+    """Terms of the pairs, for the weights card."""
+
+    def __post_init__(self) -> None:
+        if self.read_gsd is not None and self.gsd is None:
+            raise ConfigError(f"{self.folder}: read_gsd needs the gsd of the pairs")
+        number, _, folds = self.fold.partition("/")
+        if self.fold and not (
+            number.isdigit() and folds.isdigit() and 1 <= int(number) <= int(folds) > 1
+        ):
+            raise ConfigError(f'fold must look like "1/5", got {self.fold!r}')
+
+    def in_fold(self, index: int) -> bool:
+        """True where the pair of that number, in the order of names, lies in the fold."""
+        number, _, folds = self.fold.partition("/")
+        return bool(self.fold) and index % int(folds) == int(number) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """A stretch of training with one size of crop."""
 
@@ -53,7 +101,9 @@ class Stage:
     crop: int
     """Side of a training crop, in pixels; a multiple of 16."""
     batch: int
-    """Pairs in a step."""
+    """Pairs in a step, over all processes."""
+    self_label: bool = False
+    """Before the stage, the segmentation of single dates completes the tiles' labels."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
@@ -112,7 +162,7 @@ class SelfLabelConfig:
     """Largest score that labels an unknown pixel as free of the class."""
     doubt: float = 0.05
     """A label that the scores contradict to within this distance of certainty is ignored."""
-    gsd: tuple[float, ...] = (0.45, 0.7)
+    gsd: tuple[float, ...] = (0.65,)
     """Ground sample distances, metres, at which each tile is read."""
 
     def __post_init__(self) -> None:
@@ -124,6 +174,128 @@ class SelfLabelConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """Which network is trained, and from where it starts."""
+
+    architecture: str = "siam-nested-lite"
+    """Architecture, as in ``geocd models list``."""
+    width: int = 32
+    """Width of the architecture."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Choices within the architecture, such as ``upsampling``."""
+    initial: str = "imagenet"
+    """Weights to start from: bundled ones by name, a file, ``imagenet`` (the encoder alone, where
+    the architecture has one), or ``random``."""
+    mean: float = 127.0
+    """Subtracted from every band, on 0..255."""
+    std: float = 128.0
+    """What the difference is divided by, on 0..255."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.std <= 0:
+            raise ConfigError(f"width and std must be positive, got {self.width} and {self.std}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW, and how its learning rate runs."""
+
+    learning_rate: float = 2e-3
+    """Peak learning rate."""
+    encoder_rate: float = 0.4
+    """Learning rate of a pretrained encoder, as a share of the rest's."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay."""
+    warmup: int = 100
+    """Steps over which the learning rate rises."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """cosine: falls to ``final``. step: multiplied by ``step_factor`` every ``step_every``."""
+    final: float = 0.01
+    """Last learning rate of the cosine, as a share of the peak."""
+    step_every: int = 1000
+    """Steps between two falls of the step schedule."""
+    step_factor: float = 0.5
+    """What the step schedule multiplies by."""
+    clip: float = 5.0
+    """Largest norm of the gradient."""
+    accumulate: int = 1
+    """Parts in which a batch is worked off, to fit into memory."""
+    ema: float = 0.998
+    """Decay of the running average of the weights, which is what is kept; 0: no average."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """bf16: automatic mixed precision with bfloat16."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.clip <= 0 or self.accumulate < 1:
+            raise ConfigError("learning_rate and clip must be positive, accumulate at least 1")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema must be in [0, 1), got {self.ema}")
+        if self.step_every < 1:
+            raise ConfigError(f"step_every must be at least 1, got {self.step_every}")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at a step of so many."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        if self.schedule == "step":
+            return rise * float(self.step_factor ** (step // self.step_every))
+        fall = 0.5 * (1 + math.cos(math.pi * step / steps))
+        return rise * max(fall, self.final)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossConfig:
+    """What is minimised."""
+
+    change: str = "bce+dice"
+    """Loss of the change: names of ``build_loss`` joined by +."""
+    positive_weight: float = 1.0
+    """Weight of change against no change in the cross entropies."""
+    focal_gamma: float = 2.0
+    """Exponent of the focal loss."""
+    auxiliary: float = 0.4
+    """Weight of the segmentation of each date, where the network can give its maps; 0: none."""
+    teacher: str = ""
+    """Weights whose scores are imitated: a bundled name or a file; empty: none."""
+    imitation: float = 2.0
+    """Weight of the imitation of the teacher."""
+    adversarial: float = 0.0
+    """Weight of a patch discriminator's verdict; 0: none."""
+    l1: float = 0.0
+    """Weight of the mean difference between scores and truth, as adversarial training wants it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationConfig:
+    """How the run is watched, on pairs that it is not trained on."""
+
+    every: int = 1000
+    """Steps between two validations."""
+    patience: int = 0
+    """Validations without a better F1 after which training stops; 0: never."""
+    synthesised: int = 0
+    """Pairs synthesised from the tiles in ``sources``, with a seed of their own."""
+    crop: int = 256
+    """Side of the synthesised pairs, pixels."""
+    sources: tuple[TileSource, ...] = ()
+    """Tiles that training does not see."""
+    pairs: tuple[PairsSource, ...] = ()
+    """Real pairs that training does not see."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.patience < 0:
+            raise ConfigError("every must be at least 1 and patience must not be negative")
+        if bool(self.synthesised) != bool(self.sources):
+            raise ConfigError(
+                "synthesised validation needs both a number and [[validation.sources]]"
+            )
+
+    @property
+    def wanted(self) -> bool:
+        """True where there is anything to validate on."""
+        return bool(self.sources or self.pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CardNotes:
     """What goes on the weights card and does not come out of the training itself."""
 
@@ -131,8 +303,8 @@ class CardNotes:
     """One line for people."""
     gsd: tuple[float, float] | None = None
     """Ground sample distances that the weights are good for, metres; None: any."""
-    thresholds: tuple[float, ...] = (0.5, 0.5)
-    """Least score of a change, 0..1, for each class."""
+    thresholds: tuple[float, ...] = ()
+    """Least score of a change, 0..1, for each class of change; none: 0.5."""
     terms: str = ""
     """What the weights may be used for."""
     limitations: tuple[str, ...] = ()
@@ -145,33 +317,47 @@ class Recipe:
 
     name: str
     """Name of the weights."""
-    model: str = "siam-nested-lite"
-    """Architecture, as in ``geocd models list``."""
-    width: int = 32
-    """Width of the architecture."""
     classes: tuple[str, ...] = ("building", "road")
-    """Independent outputs of the network, in order."""
+    """Outputs of the network, in order; exclusive ones start with "none"."""
     seed: int = 777
     """Seed of the initial weights and of every pair."""
-    learning_rate: float = 2e-3
-    """Peak learning rate of AdamW; it follows a cosine to a hundredth of it."""
-    encoder_rate: float = 0.4
-    """Learning rate of a pretrained encoder, as a share of the rest's."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay of AdamW."""
-    warmup: int = 100
-    """Steps over which the learning rate rises."""
-    clip: float = 5.0
-    """Largest norm of the gradient."""
-    ema: float = 0.998
-    """Decay of the running average of the weights that is kept in the end."""
-    auxiliary: float = 0.4
-    """Weight of the segmentation of each date beside the loss of change; 0: none."""
+    synthesised: float = 1.0
+    """How often a pair is synthesised from tiles, against the weights of the real pairs."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+    self_label: SelfLabelConfig = field(default_factory=SelfLabelConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     card: CardNotes = field(default_factory=lambda: CardNotes())
     """What the recipe's author has to say on the weights card."""
-    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     stages: tuple[Stage, ...]
-    sources: tuple[TileSource, ...]
+    sources: tuple[TileSource, ...] = ()
+    """Single-date tiles from which pairs are synthesised."""
+    pairs: tuple[PairsSource, ...] = ()
+    """Real pairs."""
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ConfigError("a recipe needs at least one [[stages]]")
+        if not self.sources and not self.pairs:
+            raise ConfigError("a recipe needs [[sources]] of tiles or [[pairs]]")
+        parts = self.optimizer.accumulate
+        for stage in self.stages:
+            if stage.batch % parts:
+                raise ConfigError(
+                    f"a batch of {stage.batch} cannot be worked off in {parts} equal parts"
+                )
+
+    @property
+    def exclusive(self) -> bool:
+        """True where the classes exclude one another."""
+        return self.classes[0] == NONE
+
+    @property
+    def planes(self) -> tuple[str, ...]:
+        """The classes of change, without "none": the planes of the labels."""
+        return self.classes[1:] if self.exclusive else self.classes
 
     @property
     def steps(self) -> int:
@@ -183,27 +369,50 @@ class Recipe:
         table = dataclasses.asdict(self)
         return json.dumps({k: v for k, v in table.items() if k != "card"}, sort_keys=True)
 
-    def stage_at(self, step: int) -> tuple[Stage, int]:
-        """The stage that holds a step, and how many steps of that stage are left."""
-        for stage in self.stages:
+    def stage_at(self, step: int) -> tuple[int, Stage]:
+        """The index of the stage that holds a step, and the stage."""
+        for index, stage in enumerate(self.stages):
             if step < stage.steps:
-                return stage, stage.steps - step
+                return index, stage
             step -= stage.steps
-        raise ConfigError(f"step {step} lies beyond the {self.steps} steps of the recipe")
+        raise ConfigError(f"the step lies beyond the {self.steps} steps of the recipe")
 
 
 def _build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(table) - known)
+    """A config class from a table of TOML, with its sub-tables; unknown keys are errors."""
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(table) - set(hints))
     if unknown:
         raise ConfigError(
-            f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(hints))}"
         )
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
     try:
         return cls(**values)
     except TypeError as error:
         raise ConfigError(f"{where}: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be a table")
+        return _build(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+        raise ConfigError(f"{where} must be one of {typing.get_args(hint)}, got {value!r}")
+    if hint in (int, float) and type(value) not in (int, hint):
+        raise ConfigError(f"{where} must be a number, got {value!r}")
+    if not isinstance(value, list):
+        return value
+    row = (typing.get_args(hint) or (Any,))[0]
+    return tuple(_value(row, entry, where) for entry in value)
+
+
+def bundled_recipes() -> list[str]:
+    """Names of the recipes that come with geocd, sorted."""
+    return sorted(p.stem for p in _BUNDLED.glob("*.toml"))
 
 
 def find_recipe(name: str) -> Path:
@@ -212,13 +421,12 @@ def find_recipe(name: str) -> Path:
     Raises:
         ConfigError: neither.
     """
-    bundled = sorted(_BUNDLED.glob("*.toml"))
-    for path in (Path(name), *(p for p in bundled if p.stem == name)):
+    for path in (Path(name), _BUNDLED / f"{name}.toml"):
         if path.is_file():
             return path
     raise ConfigError(
         f"no recipe called {name!r} and no file of that name; "
-        f"bundled are {', '.join(p.stem for p in bundled)}"
+        f"bundled are {', '.join(bundled_recipes())}"
     )
 
 
@@ -232,11 +440,4 @@ def load_recipe(path: Path) -> Recipe:
         table = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the recipe {path}: {error}") from None
-    for key, cls in (("stages", Stage), ("sources", TileSource)):
-        rows = table.get(key, [])
-        if not rows:
-            raise ConfigError(f"{path}: a recipe needs at least one [[{key}]]")
-        table[key] = tuple(_build(cls, row, f"{path}: [[{key}]]") for row in rows)
-    table["synthesis"] = _build(SynthesisConfig, table.get("synthesis", {}), f"{path}: [synthesis]")
-    table["card"] = _build(CardNotes, table.get("card", {}), f"{path}: [card]")
     return _build(Recipe, table, str(path))

@@ -12,12 +12,15 @@ Source:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
+from geocd.outputs import replacing
 from geocd.training.recipe import SelfLabelConfig
 from geocd.training.tiles import IGNORE, Tile
 
@@ -70,7 +73,20 @@ def _padded(image: NDArray[np.uint8], segment: Segment) -> Scores:
     return segment(np.pad(image, pad, mode="symmetric"))[:, :height, :width]
 
 
-def relabelled(tile: Tile, segment: Segment, config: SelfLabelConfig) -> Tile:
-    """The tile with its labels completed and doubted by the segmentation."""
-    labels = believe(tile.labels, tile_scores(tile, segment, config), config)
-    return dataclasses.replace(tile, labels=labels)
+def complete_labels(
+    tiles: Sequence[Tile], path: Path, segment: Segment, config: SelfLabelConfig
+) -> list[Tile]:
+    """The tiles with labels completed by a segmentation, which a file keeps.
+
+    Args:
+        tiles: with the labels that people gave.
+        path: safetensors file of completed labels; it is read where it exists, else written.
+        segment: tells what stands on an image.
+        config: how sure the segmentation must be.
+    """
+    if not path.exists():
+        made = {t.name: believe(t.labels, tile_scores(t, segment, config), config) for t in tiles}
+        with replacing(path) as temporary:
+            save_file(made, temporary)
+    labels = load_file(path)
+    return [dataclasses.replace(tile, labels=labels[tile.name]) for tile in tiles]
