@@ -88,6 +88,18 @@ class TestNetworkContract:
             assert not torch.allclose(first, network(before.flip(-1), after), atol=1e-3)
             assert not torch.allclose(first, network(before, after.flip(-1)), atol=1e-3)
 
+    def test_answers_end_with_the_logits_and_bring_the_maps_that_are_declared(self, name, options):
+        network = _lively(name, options)
+        before, after = _images(network)
+        with torch.inference_mode():
+            answers = network.answers(before, after)
+            assert torch.equal(answers.logits[-1], network(before, after))
+        assert {logits.shape for logits in answers.logits} == {(1, 2, *before.shape[2:])}
+        assert tuple(m.shape[1] for m in answers.maps) == network.map_channels
+        for i, m in enumerate(answers.maps, start=1):
+            assert m.shape[0] == 2
+            assert m.shape[2:] == tuple(side // 2**i for side in before.shape[2:])
+
     def test_the_seed_decides_the_weights(self, name, options):
         def build(seed):
             torch.manual_seed(seed)

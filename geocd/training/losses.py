@@ -299,10 +299,6 @@ def _parse(name: str, *, exclusive: bool) -> list[str]:
     return parts
 
 
-bce_dice: Loss = build_loss("bce+dice")
-"""The default for independent outputs."""
-
-
 # From other than one answer and its truth
 
 
