@@ -22,6 +22,7 @@ from geocd.assess import assess, write_report
 from geocd.assess.baselines import BASELINES
 from geocd.assess.metrics import Confusion
 from geocd.assess.panels import FALSE_ALARM, HIT, MISS, UNSEEN, error_map
+from geocd.assess.report import card_figures
 from geocd.assess.tables import Table
 from geocd.config import AlignConfig, DetectConfig
 from geocd.errors import (
@@ -377,3 +378,22 @@ def test_the_bundled_weights_find_real_building_change_they_never_saw(
     assert ours.curve.average_precision >= floor
     assert all(baseline.total.f1 < 0.3 for baseline in baselines)
     assert ours.total_objects.f1 > max(b.total_objects.f1 for b in baselines)
+
+
+def test_a_weights_card_keeps_figures_and_conditions_but_no_images(tmp_path):
+    assessment = assess(_dataset(tmp_path / "d"), config=geocd.DetectConfig())
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps(assessment.to_dict()))
+    kept = card_figures(path)
+    assert kept["figures"]["total"] == assessment.evaluations[0].total.to_dict()
+    assert set(kept["f1_of_baselines"]) == {e.method for e in assessment.evaluations[1:]}
+    assert "methods" not in kept
+    assert kept["images"] == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"methods": []}', '{"methods": [3]}'])
+def test_figures_of_another_program_are_refused(tmp_path, text):
+    path = tmp_path / "e.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="geocd evaluate --json"):
+        card_figures(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -40,7 +39,7 @@ from geocd_cli.reporting import StageProgress, translate_errors
 @click.option("--strict", is_flag=True, help="Refuse damaged images instead of skipping them.")
 @click.option(
     "--figures", multiple=True, metavar="NAME=FILE",
-    help="Output of 'geocd evaluate --json' for the weights card.",
+    help="Output of 'geocd evaluate --json', whose figures go on the weights card.",
 )  # fmt: skip
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False,
@@ -118,10 +117,7 @@ def _list_recipes(ctx: click.Context, *, wanted: bool) -> None:
 
 
 def _read_figures(entries: tuple[str, ...]) -> dict[str, object]:
-    figures = {}
-    for entry in entries:
-        name, _, path = entry.partition("=")
-        if not Path(path).is_file():
-            raise ConfigError(f"--figures wants NAME=FILE with an existing file, got {entry!r}")
-        figures[name] = json.loads(Path(path).read_text())
-    return figures
+    from geocd.assess.report import card_figures
+
+    split = (entry.partition("=") for entry in entries)
+    return {name: card_figures(Path(path)) for name, _, path in split}

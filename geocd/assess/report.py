@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from geocd import outputs
 from geocd.assess.chart import precision_recall_chart
@@ -18,7 +19,7 @@ from geocd.assess.tables import (
     skipped_lines,
     summary,
 )
-from geocd.errors import OutputError
+from geocd.errors import ConfigError, OutputError
 
 _MOST_LINES = 20
 """Images that the terminal lists; evaluation.json has them all."""
@@ -86,3 +87,23 @@ def write_report(assessment: Assessment, folder: str | Path, *, overwrite: bool 
         content = render(assessment)
         with outputs.replacing(folder / name) as draft:
             draft.write_bytes(content)
+
+
+def card_figures(path: Path) -> dict[str, Any]:
+    """What a weights card keeps of the JSON that ``geocd evaluate`` printed.
+
+    Raises:
+        ConfigError: the file is missing, or holds something else.
+    """
+    try:
+        report = json.loads(path.read_text())
+        weights, *baselines = report.pop("methods")
+        kept = ("total", "intervals_95", "median_f1")
+        return report | {
+            "figures": {name: weights[name] for name in kept},
+            "f1_of_baselines": {b["method"]: b["total"]["f1"] for b in baselines},
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} does not hold the output of geocd evaluate --json ({error})"
+        ) from None
