@@ -96,7 +96,7 @@ def card_figures(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, or holds something else.
     """
     try:
-        report = json.loads(path.read_text())
+        report: dict[str, Any] = json.loads(path.read_text())
         weights, *baselines = report.pop("methods")
         kept = ("total", "intervals_95", "median_f1")
         return report | {
