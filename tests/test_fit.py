@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+from geocd.assess.training_report import write_training_report
 from geocd.errors import ConfigError, DatasetError, GeocdWarning, OutputError, WeightsError
 from geocd.models.checkpoint import load_weights
 from geocd.training.fit import Trainer
@@ -301,6 +302,16 @@ def test_training_leaves_the_validation_fold_out(root, tmp_path):
     assert len(validated) == 1
     assert len(trained) == 4
     assert not trained & validated
+
+
+def test_the_report_shows_curves_and_the_worst_pair_and_needs_no_network(root, tmp_path):
+    run = _trainer(_validated(), root, tmp_path)
+    run.run(stop_after=2)
+    page = write_training_report(run).read_text()
+    assert page.count("<svg") == 2  # the loss, and F1 of the one class that is labelled
+    assert "1. real/" in page
+    assert page.count("data:image/jpeg") == 3
+    assert "http" not in page
 
 
 # Self-labels

@@ -20,6 +20,8 @@ _WORST = 10
 _WIDTH, _HEIGHT, _MARGIN = 620, 240, 44
 _SMOOTH = 60
 """Points to which a long curve is averaged."""
+_DOTS = 20
+"""Points from which on a curve is drawn without dots."""
 _INK = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
 """Colours that every common colour vision tells apart (Okabe and Ito, 2008)."""
 
@@ -75,6 +77,7 @@ def _chart(name: str, points: NDArray[np.float64], ink: str) -> str:
     y = _HEIGHT - 24 - (_HEIGHT - 40) * points[:, 1] / top
     line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     floor = _HEIGHT - 24
+    dots = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in zip(x, y, strict=True))
     text = f"{html.escape(name)}: {points[0, 1]:.3f} at first, {points[-1, 1]:.3f} at last"
     return (
         f'<figure><svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
@@ -83,7 +86,8 @@ def _chart(name: str, points: NDArray[np.float64], ink: str) -> str:
         f'<text x="{_MARGIN - 6}" y="20" text-anchor="end">{top:.2f}</text>'
         f'<text x="{_MARGIN - 6}" y="{floor}" text-anchor="end">0</text>'
         f'<text x="{_WIDTH - 8}" y="{_HEIGHT - 6}" text-anchor="end">step {last:.0f}</text>'
-        f'<polyline points="{line}" fill="none" stroke="{ink}" stroke-width="2"/></svg>'
+        f'<polyline points="{line}" fill="none" stroke="{ink}" stroke-width="2"/>'
+        f'<g fill="{ink}">{dots if len(points) <= _DOTS else ""}</g></svg>'
         f"<figcaption>{text}</figcaption></figure>"
     )
 

@@ -121,7 +121,8 @@ class Validation:
         self.pairs: dict[str, Pair] = {}
         for source in config.pairs:
             whole = whole_pairs(source, root, classes=self.classes, strict=strict)
-            self.pairs |= {f"{source.folder}/{name}": pair for name, pair in whole}
+            place = "" if source.folder == "." else f"{source.folder}/"
+            self.pairs |= {f"{place}{name}": pair for name, pair in whole}
         if config.sources:
             tiles = load_tiles(root, config.sources, classes=len(self.classes))
             make = PairSynthesizer(tiles, config.sources, recipe.synthesis)
