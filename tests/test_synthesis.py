@@ -104,10 +104,12 @@ def test_unrelated_scenes_differ_where_exactly_one_is_built():
     assert differ(a, b).tolist() == [0, 1, 1, 0, IGNORE, IGNORE]
 
 
-def test_classes_that_a_source_does_not_label_are_ignored(root):
-    tiles = load_tiles(root, SOURCES, classes=2)
-    by_source = {t.source: t for t in tiles}
-    assert set(np.unique(by_source[1].labels[1])) == {IGNORE}
+def test_classes_that_a_source_does_not_label_are_unknown_where_nothing_else_stands(root):
+    by_source = {t.source: t for t in load_tiles(root, SOURCES, classes=2)}
+    buildings, roads = by_source[1].labels
+    assert set(np.unique(buildings)) == {0, 1}
+    assert (roads[buildings == 1] == 0).all()
+    assert (roads[buildings == 0] == IGNORE).all()
     assert set(np.unique(by_source[2].labels)) == {IGNORE}
     assert set(np.unique(by_source[0].labels)) == {0, 1}
 

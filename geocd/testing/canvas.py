@@ -24,6 +24,7 @@ ROUGHNESS: dict[Surface, tuple[float, float, float]] = {
     "metal": (0.020, 0.030, 0.02),
     "membrane": (0.025, 0.050, 0.03),
     "paint": (0.020, 0.020, 0.00),
+    "water": (0.060, 0.030, 0.05),
 }
 SUBPIXEL_BITS = 4
 

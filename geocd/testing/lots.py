@@ -72,6 +72,12 @@ class Ground:
         if found is not None:
             self._taken[found[0]] |= found[1]
 
+    def release(self, outline: Points) -> None:
+        """Mark the inside of the outline as free."""
+        found = self._mask(outline)
+        if found is not None:
+            self._taken[found[0]] &= 1 - found[1]
+
     def taken_at(self, x: float, y: float) -> bool:
         """Whether something stands at a place; nothing does off the canvas."""
         row, col = int(y * 2), int(x * 2)

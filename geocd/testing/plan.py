@@ -14,10 +14,21 @@ Colour = tuple[float, float, float]
 Stage = Literal["both", "before", "after"]
 """The dates on which a thing is there."""
 Surface = Literal[
-    "ground", "lawn", "soil", "asphalt", "concrete", "tile", "shingle", "metal", "membrane", "paint"
+    "ground",
+    "lawn",
+    "soil",
+    "asphalt",
+    "concrete",
+    "tile",
+    "shingle",
+    "metal",
+    "membrane",
+    "paint",
+    "water",
 ]
 SURFACES: tuple[Surface, ...] = (
-    "ground", "lawn", "soil", "asphalt", "concrete", "tile", "shingle", "metal", "membrane", "paint"
+    "ground", "lawn", "soil", "asphalt", "concrete", "tile", "shingle", "metal", "membrane",
+    "paint", "water",
 )  # fmt: skip
 
 
@@ -119,6 +130,8 @@ class Patch:
     stage: Stage = "both"
     ragged: bool = False
     """Whether the edge is worn rather than built."""
+    glint: float = 0.0
+    """Of water: how much of it mirrors the sun, 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +184,5 @@ class Suburb:
     trees: list[Tree] = field(default_factory=list)
     fields: list[Field] = field(default_factory=list)
     cars: list[tuple[Box, Colour, Stage]] = field(default_factory=list)
+    clutter: list[Building] = field(default_factory=list)
+    """Containers, lorries, silos: they stand like buildings and are none."""

@@ -47,7 +47,7 @@ def render(
     for tree in suburb.trees:
         if tree.stage in ("both", stage):
             _paint_tree(canvas, tree, stage, light.lushness)
-    for building in suburb.buildings:
+    for building in (*suburb.clutter, *suburb.buildings):
         if building.stage in ("both", stage):
             paint_building(canvas, building)
     radiance = illuminate(canvas, light)
@@ -65,7 +65,9 @@ def _paint_surfaces(canvas: Canvas, suburb: Suburb, stage: Stage) -> None:
         _paint_field(canvas, tilled, stage)
     here = [patch for patch in suburb.patches if patch.stage in ("both", stage)]
     for patch in here:
-        if patch.ragged:
+        if patch.surface == "water":
+            _paint_water(canvas, patch)
+        elif patch.ragged:
             _paint_ragged(canvas, patch)
         elif patch.surface != "concrete":
             canvas.fill(patch.outline, patch.colour, patch.surface)
@@ -113,6 +115,22 @@ def _paint_ragged(canvas: Canvas, patch: Patch) -> None:
     albedo = canvas.albedo[window]
     albedo += mask[..., None] * (np.array(patch.colour, np.float32) - albedo)
     canvas.code[window][mask > 0.4] = CODE[patch.surface]
+
+
+def _paint_water(canvas: Canvas, patch: Patch) -> None:
+    """Water with a shore, and specks of glint where its waves mirror the sun."""
+    window = canvas.window(patch.outline, 2.0)
+    if window is None:
+        return
+    offset = np.array([window[1].start, window[0].start]) / canvas.scale
+    mask = np.zeros(canvas.code[window].shape, np.uint8)
+    cv2.fillPoly(mask, [canvas.pixels(patch.outline - offset)], (1,), cv2.LINE_8, SUBPIXEL_BITS)
+    inside = mask > 0
+    canvas.albedo[window][inside] = patch.colour
+    canvas.code[window][inside] = CODE[patch.surface]
+    waves = canvas.fine[window] + 0.8 * canvas.medium[window] + 0.6 * canvas.coarse[window]
+    bright = inside & (waves > 3.2 - 2.4 * patch.glint) if patch.glint else np.zeros_like(inside)
+    canvas.albedo[window][bright] = (236, 240, 238)
 
 
 def _paint_streets(canvas: Canvas, suburb: Suburb, stage: Stage) -> None:

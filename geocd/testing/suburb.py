@@ -51,7 +51,7 @@ def plan_suburb(
     Raises:
         ConfigError: there is no room for so many changes.
     """
-    planner = _Planner(width, height, seed, observed)
+    planner = Planner(width, height, seed, observed)
     planner.lay_out(roads_appeared)
     planner.change_buildings(buildings_appeared, buildings_disappeared)
     planner.plant()
@@ -59,7 +59,7 @@ def plan_suburb(
     return planner.suburb
 
 
-class _Planner:
+class Planner:
     """Lays blocks along a bent frame (u along the main road, v across it)."""
 
     def __init__(self, width: float, height: float, seed: int, observed: shapely.Polygon) -> None:

@@ -33,6 +33,8 @@ _CAR, _CONTAINER = (4.6, 1.9), (12.0, 2.5)
 """Length and width, metres."""
 _SUBPIXEL = 4
 """Bits of a pixel's fraction in which cv2 takes the corners."""
+_SOFT = 6
+"""Pixels beyond a yard to which its soft edge may reach."""
 
 
 def _rectangle(
@@ -89,15 +91,23 @@ def clutter(image: Image, free: Mask, gsd: float, rng: Generator) -> tuple[Image
     angle = float(rng.uniform(0, np.pi))
     yard: NDArray[np.uint8] = np.zeros((height, width), np.uint8)
     cv2.fillConvexPoly(yard, _rectangle(centre, size, angle), 1, cv2.LINE_8, _SUBPIXEL)
-    mask = (yard > 0) & free
+    # Only the box around the yard is worked on; its edge is softened a little beyond.
+    x, y, w, h = cv2.boundingRect(yard)
+    left, top = max(0, x - _SOFT), max(0, y - _SOFT)
+    rows, cols = slice(top, y + h + _SOFT), slice(left, x + w + _SOFT)
+    mask = (yard[rows, cols] > 0) & free[rows, cols]
     ground = _GROUNDS[rng.integers(len(_GROUNDS))] * rng.uniform(0.8, 1.15)
-    texture = smooth_noise((height, width), rng.uniform(3, 25), rng) * rng.uniform(2, 12)
-    painted = np.ascontiguousarray(np.clip(ground + texture[..., None], 0, 255), dtype=np.float32)
+    texture = smooth_noise(mask.shape, rng.uniform(3, 25), rng) * np.float32(rng.uniform(2, 12))
+    painted = np.clip(ground.astype(np.float32) + texture[..., None], 0, 255)
     if rng.random() < 0.3:
         # Vehicles on ground as it is.
-        painted = image.astype(np.float32)
+        painted = image[rows, cols].astype(np.float32)
     if rng.random() < 0.75:
-        _park(painted, centre, size, angle, gsd, rng)
-    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), rng.uniform(0.4, 1.0))[..., None]
-    out = image * (1 - soft) + painted * soft
-    return np.clip(out, 0, 255).astype(np.uint8), np.asarray(soft[..., 0] > 0.02)
+        _park(painted, centre - (left, top), size, angle, gsd, rng)
+    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), rng.uniform(0.4, 1.0))
+    out, changed = image.copy(), np.zeros((height, width), bool)
+    out[rows, cols] = cv2.blendLinear(
+        painted, image[rows, cols].astype(np.float32), soft, 1 - soft
+    ).astype(np.uint8)
+    changed[rows, cols] = soft > 0.02
+    return out, changed

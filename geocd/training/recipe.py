@@ -21,10 +21,14 @@ _BUNDLED = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileSource:
-    """A folder of single-date tiles."""
+    """A folder of single-date tiles, or tiles that are painted without any imagery."""
 
-    folder: str
+    folder: str = ""
     """Folder below the data root, with ``images/`` and, if labelled, ``labels/``."""
+    painted: int = 0
+    """Number of painted tiles, in place of a folder."""
+    seed: int = 0
+    """Which painted tiles: sources of other seeds show other places."""
     include: str = "*"
     """Which file names of ``images/`` belong to the source."""
     gsd: float
@@ -33,6 +37,8 @@ class TileSource:
     """Label value of buildings; None: buildings are not labelled here."""
     road: int | None = None
     """Label value of roads; None: roads are not labelled here."""
+    ignore: int | None = None
+    """Label value of pixels of which nothing is known; None: there are none."""
     weight: float = 1.0
     """How often the source is drawn, against the others."""
     origin: str = ""
@@ -40,11 +46,30 @@ class TileSource:
     terms: str = ""
     """Terms of the imagery, for the weights card."""
 
+    def __post_init__(self) -> None:
+        if bool(self.folder) == bool(self.painted) or self.painted < 0:
+            raise ConfigError("a source of tiles needs either a folder or a number of painted ones")
+        if self.gsd <= 0 or self.weight < 0:
+            raise ConfigError(
+                f"gsd must be positive and weight not negative, got {self.gsd} and {self.weight}"
+            )
+        values = (self.building, self.road, self.ignore)
+        if self.painted and any(value is not None for value in values):
+            raise ConfigError("painted tiles know their labels; leave building, road, ignore out")
+        used = [0, *(value for value in values if value is not None)]
+        if len(set(used)) != len(used):
+            raise ConfigError(f"label values must differ from each other and from 0, got {used}")
+
     @property
-    def labels(self) -> dict[int, int]:
-        """Label value of each labelled class, by its index."""
-        values = (self.building, self.road)
-        return {plane: value for plane, value in enumerate(values) if value is not None}
+    def name(self) -> str:
+        """What messages and the weights card call it."""
+        return self.folder or f"painted, {self.gsd:g} m, seed {self.seed}"
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Label value of each class that the files label."""
+        values = {"building": self.building, "road": self.road}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +151,10 @@ class SynthesisConfig:
     """Share in which single buildings are pasted into a scene."""
     removal: float = 0.12
     """Share in which single buildings give way to ground."""
+    road_paste: float = 0.0
+    """Share in which stretches of road are pasted into a scene."""
+    road_removal: float = 0.0
+    """Share in which stretches of road give way to ground."""
     ground: float = 0.0
     """Share in which vacant ground becomes other vacant ground."""
     unchanged: float = 0.14
@@ -142,13 +171,27 @@ class SynthesisConfig:
     """Share of images under strong photometric change; the rest is mild."""
 
     def __post_init__(self) -> None:
-        if abs(sum(self.shares.values()) - 1) > 1e-6:
-            raise ConfigError(f"the shares of pairs must sum to 1, got {self.shares}")
+        if abs(sum(self.shares.values()) - 1) > 1e-6 or min(self.shares.values()) < 0:
+            raise ConfigError(
+                f"the shares of pairs must not be negative and sum to 1, got {self.shares}"
+            )
+        for name in ("clutter", "strong"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be a share from 0 to 1, got {getattr(self, name)}")
+        for name in ("gsd", "zoom"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ConfigError(f"{name} must rise from above 0, got {low} to {high}")
+        if self.max_shift < 0:
+            raise ConfigError(f"max_shift must not be negative, got {self.max_shift}")
 
     @property
     def shares(self) -> dict[str, float]:
         """Share of each kind of pair, by name."""
-        names = ("construction", "patch", "unrelated", "paste", "removal", "ground", "unchanged")
+        names = (
+            "construction", "patch", "unrelated", "paste", "removal", "road_paste",
+            "road_removal", "ground", "unchanged",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
 
