@@ -153,8 +153,9 @@ def _paint_streets(canvas: Canvas, suburb: Suburb, stage: Stage) -> None:
         line = shapely.LineString(street.line)
         for side in (-1, 1):
             # Wheels polish a lane and oil darkens its middle.
-            lane = np.asarray(line.offset_curve(side * street.width / 4).coords)
-            _stroke(canvas, lane, 0.7, (124, 122, 117))
+            # In a sharp bend a lane may come in several parts.
+            for lane in shapely.get_parts(line.offset_curve(side * street.width / 4)):
+                _stroke(canvas, np.asarray(lane.coords), 0.7, (124, 122, 117))
         if street.centre_line:
             _dashes(canvas, line)
 

@@ -106,8 +106,8 @@ def clutter(image: Image, free: Mask, gsd: float, rng: Generator) -> tuple[Image
         _park(painted, centre - (left, top), size, angle, gsd, rng)
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), rng.uniform(0.4, 1.0))
     out, changed = image.copy(), np.zeros((height, width), bool)
-    out[rows, cols] = cv2.blendLinear(
-        painted, image[rows, cols].astype(np.float32), soft, 1 - soft
-    ).astype(np.uint8)
+    painted = np.clip(painted, 0, 255).astype(np.uint8)  # Paints vary beyond white and black.
+    around = np.ascontiguousarray(image[rows, cols])
+    out[rows, cols] = cv2.blendLinear(painted, around, soft, 1 - soft)
     changed[rows, cols] = soft > 0.02
     return out, changed

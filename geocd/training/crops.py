@@ -96,13 +96,15 @@ class Cropper:
 
     def anywhere(self, rng: Generator, crop: int, gsd: float) -> View:
         """A crop of any tile."""
-        return self._view(self.tiles[self._all.draw(rng)], rng, crop, gsd, None)
+        tile = self.tiles[self._all.draw(rng)]
+        at = rng.uniform(*self._inner(tile, crop, gsd))
+        return self._view(tile, rng, crop, gsd, at)
 
     def near(self, plane: int, rng: Generator, crop: int, gsd: float) -> View:
         """A crop somewhere near a building or a road, not always on it."""
         tile = self.tiles[self._with[plane].draw(rng)]
         at = _place(tile.labels[plane], rng) + rng.normal(0, 0.25 * crop, 2)
-        return self._view(tile, rng, crop, gsd, (float(at[0]), float(at[1])))
+        return self._view(tile, rng, crop, gsd, np.clip(at, *self._inner(tile, crop, gsd)))
 
     def vacant(
         self, rng: Generator, crop: int, gsd: float, *, planes: tuple[int, ...] = (BUILDING,)
@@ -129,8 +131,8 @@ class Cropper:
             found.append((float(room[chosen]) / need, tile, points[chosen]))
             if len(free):
                 break
-        _, tile, (x, y, *_) = max(found, key=lambda candidate: candidate[0])
-        return self._view(tile, rng, crop, gsd, (float(x), float(y)))
+        _, tile, point = max(found, key=lambda candidate: candidate[0])
+        return self._view(tile, rng, crop, gsd, point[:2].astype(np.float64))
 
     def _zoom(self, tile: Tile, crop: int, gsd: float) -> float:
         low, high = self.config.zoom
@@ -138,15 +140,19 @@ class Cropper:
         low = max(low, 0.75 * crop / min(tile.image.shape[:2]))
         return float(np.clip(tile.gsd / gsd, low, max(low, high)))
 
+    def _inner(
+        self, tile: Tile, crop: int, gsd: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Least and largest (x, y) of a crop's centre that keep it within its tile."""
+        size = np.array(tile.image.shape[1::-1], np.float64)
+        reach = np.minimum(0.5 * crop / self._zoom(tile, crop, gsd), 0.5 * size)
+        return reach, size - reach
+
     def _view(
-        self, tile: Tile, rng: Generator, crop: int, gsd: float, at: tuple[float, float] | None
+        self, tile: Tile, rng: Generator, crop: int, gsd: float, at: NDArray[np.float64]
     ) -> View:
         """A crop around a point (x, y) of a tile, turned and mirrored at random."""
-        height, width = tile.image.shape[:2]
         zoom = self._zoom(tile, crop, gsd)
-        if at is None:
-            reach = min(0.5 * crop / zoom, 0.5 * height, 0.5 * width)
-            at = (rng.uniform(reach, width - reach), rng.uniform(reach, height - reach))
         angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2
         mirror = -1 if rng.random() < 0.5 else 1
         cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
@@ -181,9 +187,11 @@ def _free_points(tile: Tile) -> NDArray[np.float32]:
     height, width = tile.image.shape[:2]
     rows, cols = np.mgrid[min(8, height // 2) : height : 16, min(8, width // 2) : width : 16]
     columns = [cols.ravel(), rows.ravel()]
+    # A crop that reaches over the edge shows mirrored ground; a little of it does no harm.
+    inside = 2 * np.minimum.reduce([rows + 1, cols + 1, height - rows, width - cols])
     for plane in tile.labels[: ROAD + 1]:
         distance = cv2.distanceTransform((plane == 0).astype(np.uint8), cv2.DIST_L2, 3)
-        columns.append(distance[rows, cols].ravel())
+        columns.append(np.minimum(distance[rows, cols], inside).ravel())
     return np.stack(columns, axis=1).astype(np.float32)
 
 

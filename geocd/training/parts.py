@@ -106,7 +106,9 @@ def shadow_reach(image: Image, built: Mask) -> tuple[float, float]:
     seen, reach = roofs.copy(), 2
     for step in range(1, _FAR + 1):
         front = _moved(roofs, round(step * x), round(step * y)) & (1 - seen)
-        if not front.any() or cv2.mean(grey, front)[0] > 0.5 * (1 + _DARK) * level:
+        if not front.any():
+            continue  # Rounded to the step before.
+        if cv2.mean(grey, front)[0] > 0.5 * (1 + _DARK) * level:
             break
         seen |= front
         reach = step

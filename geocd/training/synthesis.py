@@ -52,6 +52,7 @@ Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Draft = tuple[View, View, Mask]
 """Before, after, and where both show the same ground."""
+_TRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +181,18 @@ class PairSynthesizer:
             "unchanged": self._unchanged,
         }
 
-    def sample(self, rng: Generator, crop: int) -> Pair:
-        """One pair of ``crop`` x ``crop`` pixels."""
+    def sample(self, rng: Generator, crop: int, *, kind: str | None = None) -> Pair:
+        """One pair of ``crop`` x ``crop`` pixels; without a kind the shares decide."""
         shares = self.config.shares
-        kind = str(rng.choice(list(shares), p=list(shares.values())))
+        drawn = str(rng.choice(list(shares), p=list(shares.values())))
+        kind = kind or drawn
         low, high = self.config.gsd
         gsd = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-        before, after, same_ground = self._makers[kind](rng, crop, gsd)
+        for _ in range(_TRIES):
+            before, after, same_ground = self._makers[kind](rng, crop, gsd)
+            # Now and then nothing can be pasted where it would have to go.
+            if kind == "unchanged" or not same_ground.all():
+                break
         if rng.random() < self.config.clutter:
             after, same_ground = _cluttered(after, same_ground, gsd, rng)
         change = differ(before.labels, after.labels)
@@ -238,7 +244,11 @@ class PairSynthesizer:
     # -- single things -----------------------------------------------------------------------
 
     def _paste(self, rng: Generator, crop: int, gsd: float) -> Draft:
-        base = self._site(rng, crop, gsd)
+        # More often vacant ground than any.
+        if rng.random() < 0.35:
+            base = self.crops.anywhere(rng, crop, gsd)
+        else:
+            base = self.crops.vacant(rng, crop, gsd)
         donor = self.crops.near(BUILDING, rng, crop, gsd)
         built = donor.shows(BUILDING)
         # The margin brings the yard along, and the shadow on the side where it falls.
@@ -250,7 +260,11 @@ class PairSynthesizer:
         return self._pasted(base, donor, mask, rng)
 
     def _road_paste(self, rng: Generator, crop: int, gsd: float) -> Draft:
-        base = self._site(rng, crop, gsd)
+        # Where it is known whether there are roads: open ground, or beside others.
+        if rng.random() < 0.35:
+            base = self.crops.near(ROAD, rng, crop, gsd)
+        else:
+            base = self.crops.vacant(rng, crop, gsd, planes=(ROAD, BUILDING))
         donor = self.crops.near(ROAD, rng, crop, gsd)
         margin = int(rng.integers(1, 5))
         # Roads go round buildings; they join other roads.
@@ -258,12 +272,6 @@ class PairSynthesizer:
         chosen = some_of(stretches(donor.shows(ROAD), rng), rng, without=blocked)
         others = (donor.taken() & ~chosen) | (base.shows(ROAD) & ~chosen)
         return self._pasted(base, donor, grown(chosen, margin) & ~others, rng)
-
-    def _site(self, rng: Generator, crop: int, gsd: float) -> View:
-        """Where something may be pasted: more often vacant ground than any."""
-        if rng.random() < 0.35:
-            return self.crops.anywhere(rng, crop, gsd)
-        return self.crops.vacant(rng, crop, gsd)
 
     def _pasted(self, base: View, donor: View, mask: Mask, rng: Generator) -> Draft:
         donor = _recoloured(donor, cv2.mean(base.image), float(rng.uniform(0, 0.7)))

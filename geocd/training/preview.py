@@ -1,0 +1,84 @@
+"""A sheet of synthesised pairs, to look at what a network will be taught."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from geocd.config import CHANGE_MAP_COLOURS, CLASS_CODES
+from geocd.errors import ConfigError
+from geocd.outputs import check_writable, replacing
+from geocd.training.synthesis import Pair, PairSynthesizer
+from geocd.training.tiles import IGNORE
+
+_PLANES = ("building", "road")
+_TITLE, _GAP = 22, 4
+_INK, _PAPER, _UNKNOWN = (20, 20, 20), (255, 255, 255), (128, 128, 128)
+
+
+def write_sheet(
+    synthesizer: PairSynthesizer, path: Path, *, kinds: Sequence[str] = (), number: int = 2,
+    crop: int = 160, seed: int = 0, overwrite: bool = False,
+) -> None:  # fmt: skip
+    """Write a picture with some pairs of each kind: before, after, and the change on grey.
+
+    New and vanished buildings are orange, roads blue; what is ignored in every class is hatched.
+
+    Args:
+        synthesizer: makes the pairs.
+        path: picture file; its extension decides the format.
+        kinds: which kinds; empty: those whose share is not 0.
+        number: pairs of each kind, side by side.
+        crop: side of a pair, pixels.
+        seed: other seeds show other pairs.
+        overwrite: replace an existing file.
+
+    Raises:
+        ConfigError: an unknown kind, or a number below 1.
+        OutputError: the file cannot be written.
+    """
+    shares = synthesizer.config.shares
+    kinds = tuple(kinds) or tuple(kind for kind, share in shares.items() if share > 0)
+    unknown = sorted(set(kinds) - set(shares))
+    if unknown or number < 1 or crop < 1:
+        raise ConfigError(
+            f"a sheet needs kinds of {', '.join(shares)}, and at least one pair of at least one "
+            f"pixel; got {', '.join(unknown) or f'{number} pairs of {crop} pixels'}"
+        )
+    check_writable(path, overwrite=overwrite)
+    width = number * (3 * crop + 3 * _GAP) + _GAP
+    height = len(kinds) * (crop + _TITLE + _GAP)
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
+    for row, kind in enumerate(kinds):
+        top = row * (crop + _TITLE + _GAP)
+        draw.text((_GAP, top + 2), kind, fill=_INK, font=font)
+        for column in range(number):
+            rng = np.random.default_rng([seed, row, column])
+            pair = synthesizer.sample(rng, crop, kind=kind)
+            left = _GAP + column * (3 * crop + 3 * _GAP)
+            sheet.paste(Image.fromarray(_strip(pair)), (left, top + _TITLE))
+    with replacing(path) as temporary:
+        sheet.save(temporary)
+
+
+def _strip(pair: Pair) -> NDArray[np.uint8]:
+    """Before, after and change side by side, shape (height, 3 * width + gaps, 3)."""
+    gap = np.full((pair.before.shape[0], _GAP // 2, 3), 255, np.uint8)
+    return np.hstack([pair.before, gap, pair.after, gap, change_picture(pair)])
+
+
+def change_picture(pair: Pair) -> NDArray[np.uint8]:
+    """The change of a pair in colours on its greyed after image, shape (height, width, 3)."""
+    grey = pair.after.mean(axis=2, keepdims=True) * 0.5 + 96
+    out = np.repeat(grey, 3, axis=2)
+    for name, plane in zip(_PLANES, pair.change, strict=False):
+        out[plane == 1] = CHANGE_MAP_COLOURS[CLASS_CODES[name]][:3]
+    rows, cols = np.indices(pair.change.shape[1:])
+    hatched = (pair.change == IGNORE).all(axis=0) & ((rows + cols) % 6 < 2)
+    out[hatched] = _UNKNOWN
+    return out.astype(np.uint8)
