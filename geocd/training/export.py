@@ -78,7 +78,7 @@ def _history(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
 
 def _tiles(source: TileSource, count: int) -> dict[str, Any]:
     return {
-        "folder": source.folder, "files": source.include, "tiles": count, "gsd_m": source.gsd,
+        "folder": source.name, "files": source.include, "tiles": count, "gsd_m": source.gsd,
         "share": source.weight, "origin": source.origin, "terms": source.terms,
     }  # fmt: skip
 
