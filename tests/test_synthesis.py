@@ -22,7 +22,7 @@ from geocd.training.parts import (
     some_of,
     stretches,
 )
-from geocd.training.preview import change_picture, write_sheet
+from geocd.training.preview import change_picture, outlined, write_sheet, write_tiles
 from geocd.training.recipe import SynthesisConfig, TileSource
 from geocd.training.synthesis import PairSynthesizer, compose, differ
 from geocd.training.tiles import IGNORE, Tile, load_tiles
@@ -470,3 +470,18 @@ def test_a_sheet_refuses_what_it_cannot_show(tiles, tmp_path):
     write_sheet(make, tmp_path / "a.png", number=1, crop=32)
     with pytest.raises(OutputExistsError):
         write_sheet(make, tmp_path / "a.png", number=1, crop=32)
+
+
+def test_tiles_are_shown_with_the_outlines_of_their_labels(tiles, tmp_path):
+    tile = _known(tiles)[0]
+    touched = (outlined(tile) != tile.image).any(axis=2)
+    assert touched.any()
+    assert not touched[(tile.labels == 0).all(axis=0)].any()
+    inside = cv2.erode((tile.labels[BUILDING] == 1).astype(np.uint8), np.ones((3, 3), np.uint8))
+    assert not touched[inside == 1].any()
+    write_tiles(tiles, tmp_path / "a.png", number=5, side=64)
+    assert Image.open(tmp_path / "a.png").size == (4 * 68 + 4, 2 * 90)
+    with pytest.raises(OutputExistsError):
+        write_tiles(tiles, tmp_path / "a.png")
+    with pytest.raises(ConfigError, match="at least one tile"):
+        write_tiles([], tmp_path / "b.png")

@@ -190,7 +190,8 @@ def _free_points(tile: Tile) -> NDArray[np.float32]:
     # A crop that reaches over the edge shows mirrored ground; a little of it does no harm.
     inside = 2 * np.minimum.reduce([rows + 1, cols + 1, height - rows, width - cols])
     for plane in tile.labels[: ROAD + 1]:
-        distance = cv2.distanceTransform((plane == 0).astype(np.uint8), cv2.DIST_L2, 3)
+        free = (plane == 0).astype(np.uint8)
+        distance = cv2.distanceTransform(free, cv2.DIST_L2, 3) if free.any() else free
         columns.append(np.minimum(distance[rows, cols], inside).ravel())
     return np.stack(columns, axis=1).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""A sheet of synthesised pairs, to look at what a network will be taught."""
+"""Sheets of tiles and of synthesised pairs, to look at what a network will be taught."""
 
 from __future__ import annotations
 
@@ -13,11 +13,65 @@ from geocd.config import CHANGE_MAP_COLOURS, CLASS_CODES
 from geocd.errors import ConfigError
 from geocd.outputs import check_writable, replacing
 from geocd.training.synthesis import Pair, PairSynthesizer
-from geocd.training.tiles import IGNORE
+from geocd.training.tiles import IGNORE, Tile
 
 _PLANES = ("building", "road")
 _TITLE, _GAP = 22, 4
 _INK, _PAPER, _UNKNOWN = (20, 20, 20), (255, 255, 255), (128, 128, 128)
+_COLUMNS = 4
+
+
+def write_tiles(
+    tiles: Sequence[Tile], path: Path, *, number: int = 12, side: int = 256, seed: int = 0,
+    overwrite: bool = False,
+) -> None:  # fmt: skip
+    """Write a picture of some tiles with the outlines of their labels: does everything fit?
+
+    Buildings are outlined in orange, roads in blue; where nothing is known there is no outline.
+
+    Args:
+        tiles: from ``load_tiles``.
+        path: picture file; its extension decides the format.
+        number: tiles to show, drawn at random; fewer if there are fewer.
+        side: each tile is cut to so many pixels at most.
+        seed: other seeds show other tiles.
+        overwrite: replace an existing file.
+
+    Raises:
+        ConfigError: no tiles, or a number or side below 1.
+        OutputError: the file cannot be written.
+    """
+    if not tiles or number < 1 or side < 1:
+        raise ConfigError(
+            f"a sheet needs at least one tile of at least one pixel; got {number} of {len(tiles)} "
+            f"tiles, {side} pixels"
+        )
+    check_writable(path, overwrite=overwrite)
+    rng = np.random.default_rng(seed)
+    shown = sorted(rng.permutation(len(tiles))[:number].tolist())
+    rows = -(-len(shown) // _COLUMNS)
+    columns = min(len(shown), _COLUMNS)
+    size = (_GAP + columns * (side + _GAP), rows * (side + _TITLE + _GAP))
+    sheet = Image.new("RGB", size, _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    for place, index in enumerate(shown):
+        top, left = divmod(place, _COLUMNS)
+        at = (_GAP + left * (side + _GAP), top * (side + _TITLE + _GAP))
+        draw.text((at[0], at[1] + 4), tiles[index].name[-side // 7 :], fill=_INK, font=font)
+        picture = outlined(tiles[index])[:side, :side]
+        sheet.paste(Image.fromarray(picture), (at[0], at[1] + _TITLE))
+    with replacing(path) as temporary:
+        sheet.save(temporary)
+
+
+def outlined(tile: Tile) -> NDArray[np.uint8]:
+    """The image of a tile with the outlines of its labels, shape (height, width, 3)."""
+    out = tile.image.copy()
+    for name, plane in zip(_PLANES, tile.labels, strict=False):
+        present = np.pad(plane == 1, 1, mode="edge")
+        core = present[:-2, 1:-1] & present[2:, 1:-1] & present[1:-1, :-2] & present[1:-1, 2:]
+        out[(plane == 1) & ~core] = CHANGE_MAP_COLOURS[CLASS_CODES[name]][:3]
+    return out
 
 
 def write_sheet(
