@@ -86,6 +86,9 @@ class PairStream(IterableDataset[Batch]):
     def __init__(
         self, sampler: Mixture, recipe: Recipe, steps: range, *, process: tuple[int, int]
     ) -> None:
+        # A forked worker inherits OpenCV's pool without its threads and may wait for them for
+        # ever: the pool has to be gone in the process that forks.
+        cv2.setNumThreads(1)
         self.sampler, self.recipe, self.steps = sampler, recipe, steps
         self.rank, self.processes = process
         for stage in recipe.stages:
