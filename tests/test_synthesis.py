@@ -23,7 +23,8 @@ from geocd.training.parts import (
     stretches,
 )
 from geocd.training.preview import change_picture, outlined, write_sheet, write_tiles
-from geocd.training.recipe import SynthesisConfig, TileSource
+from geocd.training.recipe import SynthesisConfig, TileSource, find_recipe, load_recipe
+from geocd.training.stream import Mixture, PairStream
 from geocd.training.synthesis import PairSynthesizer, compose, differ
 from geocd.training.tiles import IGNORE, Tile, load_tiles
 
@@ -485,3 +486,14 @@ def test_tiles_are_shown_with_the_outlines_of_their_labels(tiles, tmp_path):
         write_tiles(tiles, tmp_path / "a.png")
     with pytest.raises(ConfigError, match="at least one tile"):
         write_tiles([], tmp_path / "b.png")
+
+
+def test_a_stream_leaves_no_threads_of_opencv_that_a_forked_worker_would_wait_for(tiles):
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(2)
+        recipe = load_recipe(find_recipe("painted"))
+        PairStream(Mixture([_synthesizer(tiles, "paste")], [1.0]), recipe, range(1), process=(0, 1))
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)
