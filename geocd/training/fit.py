@@ -101,7 +101,7 @@ class Trainer:
         self.workers, self.strict = workers, strict
         self.accelerator = Accelerator(cpu=device == "cpu")
         output.mkdir(parents=True, exist_ok=True)
-        self.tiles = load_tiles(data, recipe.sources, classes=len(recipe.planes))
+        self.tiles = load_tiles(data, recipe.sources, classes=len(recipe.planes), strict=strict)
         self.real = [
             RealPairs(source, data, classes=recipe.planes, strict=strict) for source in recipe.pairs
         ]
@@ -109,6 +109,7 @@ class Trainer:
             Validation(recipe, data, strict=strict) if recipe.validation.wanted else None
         )
         self.damaged = {name for real in self.real for name in real.pairs.damaged}
+        self.damaged.update(self.tiles.damaged)
         self.state = _State()
         self._prepare()
         self.losses = RunLog(output / "log.csv")

@@ -124,7 +124,7 @@ class Validation:
             place = "" if source.folder == "." else f"{source.folder}/"
             self.pairs |= {f"{place}{name}": pair for name, pair in whole}
         if config.sources:
-            tiles = load_tiles(root, config.sources, classes=len(self.classes))
+            tiles = load_tiles(root, config.sources, classes=len(self.classes), strict=strict)
             make = PairSynthesizer(tiles, config.sources, recipe.synthesis)
             for index in range(config.synthesised):
                 rng = np.random.default_rng([recipe.seed + _SEED, index])
