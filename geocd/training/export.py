@@ -31,7 +31,7 @@ class RunFacts:
     pairs: tuple[int, ...]
     """Pairs of each real source."""
     damaged: tuple[str, ...]
-    """Pairs that were skipped because they are damaged."""
+    """Tiles and pairs that were skipped because they are damaged."""
 
 
 def export_weights(
