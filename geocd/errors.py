@@ -18,6 +18,7 @@ catch it. A message says what differs, what was found, and what to try.
     │   ├── DamagedWeightsError             the file does not hold what its card says
     │   └── PickleRefusedError              reading it would execute code
     ├── UnknownModelError (KeyError)        no architecture of that name
+    ├── DivergedError (ArithmeticError)     training ran into numbers that are none
     ├── ShapeError (ValueError)             arrays that do not fit each other
     └── DatasetError (ValueError)           a folder of samples that cannot be used
         └── DamagedSampleError              one of its files is missing or damaged
@@ -93,6 +94,10 @@ class UnknownModelError(GeocdError, KeyError):
     def __str__(self) -> str:
         # KeyError shows the repr of its argument; a message is meant to be read.
         return str(self.args[0]) if self.args else ""
+
+
+class DivergedError(GeocdError, ArithmeticError):
+    """Training ran into losses or gradients that are no finite numbers."""
 
 
 class ShapeError(GeocdError, ValueError):

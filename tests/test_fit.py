@@ -15,7 +15,15 @@ import torch
 from conftest import ROOT
 
 from geocd.assess.training_report import write_training_report
-from geocd.errors import ConfigError, DatasetError, GeocdWarning, OutputError, WeightsError
+from geocd.errors import (
+    ConfigError,
+    DamagedWeightsError,
+    DatasetError,
+    DivergedError,
+    GeocdWarning,
+    OutputError,
+    WeightsError,
+)
 from geocd.models.checkpoint import load_weights
 from geocd.training.fit import Trainer
 from geocd.training.recipe import (
@@ -32,7 +40,7 @@ from geocd.training.recipe import (
     find_recipe,
     load_recipe,
 )
-from geocd.training.selflabel import SelfLabelConfig, believe
+from geocd.training.selflabel import SelfLabelConfig, believe, complete_labels
 from geocd.training.tiles import IGNORE, content_hash, load_tiles
 
 TILES = (
@@ -180,19 +188,25 @@ def test_a_batch_in_parts_sees_the_same_pairs(root, tmp_path):
     assert torch.equal(batch[0], torch.cat([first[0], second[0]]))
 
 
-def test_two_processes_train_as_one_on_the_same_pairs(root, tmp_path):
+def _in_two_processes(recipe, root, tmp_path, steps):
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "geocd_cli", "train", "--config", recipe, "--data", root,
+         "-o", tmp_path / "two", "--workers", "0", "--quiet", "--steps", steps],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    return run.stdout
+
+
+def test_two_processes_train_as_one_on_the_same_pairs_and_resume(root, tmp_path):
     """Started by torchrun; batch norm sees half a batch each, so losses agree but roughly."""
     recipe = tmp_path / "r.toml"
     recipe.write_text(_TOML)
-    run = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "-m", "geocd_cli", "train", "--config", recipe, "--data", root, "--device", "cpu",
-         "-o", tmp_path / "two", "--workers", "0", "--quiet"],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.count("step 4 of 4") == 1  # one process speaks
+    _in_two_processes(recipe, root, tmp_path, "2")
+    said = _in_two_processes(recipe, root, tmp_path, "9")
+    assert said.count("step 4 of 4") == 1  # one process speaks
     one = _trainer(load_recipe(recipe), root, tmp_path / "one")
     one.run()
     ours, theirs = (np.array(_curve(tmp_path / x)[1:], float) for x in ("one", "two"))
@@ -280,11 +294,10 @@ def test_the_best_weights_are_kept_and_a_loss_is_admitted(root, tmp_path):
     # So high a rate that the weights are ruined.
     ruin = dataclasses.replace(
         _validated(), network=network,
-        optimizer=OptimizerConfig(warmup=1, learning_rate=10.0, clip=1e6, ema=0.0),
+        optimizer=OptimizerConfig(warmup=1, learning_rate=0.3, ema=0.0),
         stages=(Stage(steps=2, crop=32, batch=2),),
     )  # fmt: skip
     run = _trainer(ruin, root, tmp_path / "ruin")
-    run.state.best_f1 = -1.0
     run.run()
     kept = load_weights(str(run.export())).network.state_dict()
     if run.gain.step == 0:
@@ -298,7 +311,7 @@ def test_the_best_weights_are_kept_and_a_loss_is_admitted(root, tmp_path):
 def test_training_leaves_the_validation_fold_out(root, tmp_path):
     run = _trainer(_validated(), root, tmp_path)
     trained = {p.name for p in run.real[0].pairs.pairs}
-    validated = {name.split("/")[-1] for name in run.validation.pairs}
+    validated = {name.split("/")[-1] for name, _ in run.validation}
     assert len(validated) == 1
     assert len(trained) == 4
     assert not trained & validated
@@ -349,6 +362,7 @@ def test_the_previous_checkpoint_survives_a_failed_save(root, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", _full)
+    run._unlogged = []
     with pytest.raises(OutputError, match="full"):
         run.save()
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
@@ -356,6 +370,80 @@ def test_the_previous_checkpoint_survives_a_failed_save(root, tmp_path, monkeypa
 
 
 # Bad input
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
+def test_a_damaged_checkpoint_is_refused(root, tmp_path, damage):
+    run = _trainer(_recipe(), root, tmp_path)
+    run.run(stop_after=1)
+    path = tmp_path / "checkpoint.pt"
+    whole = bytearray(path.read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 64] = bytes(255 - b for b in whole[middle : middle + 64])
+    path.write_bytes({"cut": whole[:middle], "empty": b"", "flipped": bytes(whole)}[damage])
+    with pytest.raises(DamagedWeightsError, match="remove it"):
+        _trainer(_recipe(), root, tmp_path).resume()
+
+
+def test_a_run_that_diverges_stops_before_its_state_is_lost(root, tmp_path, monkeypatch):
+    run = _trainer(_recipe(), root, tmp_path)
+    run.run(stop_after=2)
+    monkeypatch.setattr(
+        run.task, "forward",
+        lambda *batch: ({"change": run.task.network.conv_final.bias.sum() * torch.nan}, None),
+    )  # fmt: skip
+    with pytest.raises(DivergedError, match=r"step 3.*change nan"):
+        run.run()
+    assert all(v.isfinite().all() for v in run.ema.values())
+
+
+def test_logs_of_a_run_killed_before_its_first_checkpoint_are_forgotten(root, tmp_path):
+    run = _trainer(_validated(), root, tmp_path)
+    run.validations.add([{"step": 4, "change": 0.5}])
+    run.losses.add([{"step": 4, "seconds": 1, "change": 0.5}])
+    assert not run.resume()
+    run.run(stop_after=1)
+    assert [row["step"] for row in run.validations.rows()] == ["1"]
+    assert [row["step"] for row in run.losses.rows()] == ["1"]
+
+
+def test_self_labels_of_another_run_are_made_anew(root, tmp_path):
+    tiles = load_tiles(root, TILES[:1], classes=2)
+    for value, name in ((0.0, "one"), (1.0, "other")):
+
+        def segment(image, value=value):
+            return np.full((2, *image.shape[:2]), value, np.float32)
+
+        config = SelfLabelConfig(doubt=0.0)
+        path = tmp_path / "labels.safetensors"
+        unknown = [dataclasses.replace(t, labels=np.full_like(t.labels, IGNORE)) for t in tiles]
+        made = complete_labels(unknown, path, segment, config, run=name)
+        assert set(np.unique(made[0].labels)) == {value}
+
+
+def test_an_error_in_a_worker_is_one_of_ours(root, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(root / "real", folder / "real")
+    for path in (folder / "real/B").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    recipe = _recipe(sources=(), pairs=(PAIRS,), loss=LossConfig(auxiliary=0.0))
+    run = Trainer(recipe, folder, tmp_path / "run", device="cpu", workers=1, strict=True)
+    with pytest.raises(DatasetError, match=r"\.png"):
+        run.run()
+
+
+def test_an_output_that_is_a_file_is_refused(root, tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(OutputError, match="--output"):
+        _trainer(_recipe(), root, tmp_path / "x")
+
+
+def test_weights_fed_with_other_numbers_are_refused(root, tmp_path):
+    start = _trainer(_recipe(loss=LossConfig(auxiliary=0.0)), root, tmp_path / "start")
+    start.run(stop_after=1)
+    network = dataclasses.replace(SNUNET, initial=str(start.export()), mean=0.0, std=1.0)
+    with pytest.raises(WeightsError, match="mean"):
+        _trainer(_recipe(network=network), root, tmp_path / "next")
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_with_what_differs(root, tmp_path):
@@ -432,6 +520,11 @@ def test_bundled_recipes_can_be_read_and_name_an_existing_network(name):
         (("width = 32", 'width = "32"'), "network: width must be a number"),
         (("width = 32", "width = 0"), "width"),
         (("[optimizer]", "[optimizer]\nschedule = 'linear'"), "schedule"),
+        (('classes = ["building", "road"]', 'classes = "change"'), "classes must be a list"),
+        (('classes = ["building", "road"]', 'classes = ["none"]'), "class of change"),
+        (("seed = 777", "seed = -1"), "seed"),
+        (('name = "geocd-vhr"', 'name = "a/b"'), "file name"),
+        (("[card]", "[card]\nthresholds = [0.5]"), "1 thresholds for 2"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_the_name_of_its_mistake(tmp_path, change, message):

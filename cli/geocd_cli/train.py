@@ -26,10 +26,12 @@ from geocd_cli.reporting import StageProgress, translate_errors
     "-o", "--output", type=click.Path(path_type=Path), required=True,
     help="Folder of checkpoint, logs, weights and report; a run in it is resumed.",
 )  # fmt: skip
-@click.option("--steps", type=int, help="Stop after so many more steps. [to the end]")
-@click.option("--threads", type=int, help="Threads of torch. [its own choice]")
 @click.option(
-    "--workers", type=int, default=1, show_default=True,
+    "--steps", type=click.IntRange(min=1), help="Stop after so many more steps. [to the end]"
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch. [its own choice]")
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=1, show_default=True,
     help="Processes that make training pairs.",
 )  # fmt: skip
 @click.option(
@@ -55,9 +57,9 @@ def train(
 ) -> None:  # fmt: skip
     """Train weights by a recipe.
 
-    A stopped run goes on where it was; the checkpoint is saved every two minutes. At the end,
-    and at every stop, the weights lie in the output folder with their card, and report.html
-    shows the curves and the worst pairs of the validation.
+    A stopped run goes on where it was; the checkpoint is saved every two minutes and on Ctrl-C.
+    At the end, and after --steps, the weights lie in the output folder with their card, and
+    report.html shows the curves and the worst pairs of the validation.
 
     \b
     geocd train --config fine-tune --data my-pairs -o runs/mine
@@ -88,8 +90,12 @@ def train(
 
     try:
         trainer.run(stop_after=steps, progress=report)
-    finally:
-        weights = trainer.export(figures=known)
+    except KeyboardInterrupt:
+        # Alone, the run can still be saved; several processes would wait for each other.
+        if trainer.accelerator.num_processes == 1:
+            trainer.save()
+        raise
+    weights = trainer.export(figures=known)
     if trainer.is_main:
         page = write_training_report(trainer)
         click.echo(f"step {trainer.step} of {trainer.recipe.steps} -> {weights}")

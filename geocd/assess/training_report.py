@@ -13,8 +13,8 @@ from geocd.assess.markup import document, figure_html, legend
 from geocd.assess.panels import error_map
 from geocd.outputs import replacing
 from geocd.training.fit import Trainer
-from geocd.training.synthesis import Pair
 from geocd.training.tiles import IGNORE
+from geocd.training.watch import Case
 
 _WORST = 10
 _WIDTH, _HEIGHT, _MARGIN = 620, 240, 44
@@ -46,10 +46,9 @@ def write_training_report(trainer: Trainer) -> Path:
     if rows:
         parts.append("<h2>Validation: F1 at a threshold of 0.5, by class</h2>")
         parts += _curves(rows, skip=("step",), smooth=False)
-    judged = trainer.judge()
-    if judged is not None and trainer.validation is not None:
-        _, scores = judged
-        parts += _worst(trainer.validation.pairs, scores, recipe.planes)
+    judged = trainer.judge(worst=_WORST)
+    if judged is not None:
+        parts += _worst(judged[1], recipe.planes)
     path = trainer.output / "report.html"
     with replacing(path) as temporary:
         temporary.write_text(document(f"{recipe.name}: training", "\n".join(parts)))
@@ -92,31 +91,24 @@ def _chart(name: str, points: NDArray[np.float64], ink: str) -> str:
     )
 
 
-def _worst(
-    pairs: dict[str, Pair], scores: dict[str, NDArray[np.float32]], classes: tuple[str, ...]
-) -> list[str]:
-    """The pairs with the most wrong pixels, of the first class that they label."""
-    wrong = {}
-    for name, pair in pairs.items():
+def _worst(cases: list[Case], classes: tuple[str, ...]) -> list[str]:
+    """The pairs with the most wrong pixels, with the errors of the first class they label."""
+    parts = ["<h2>Worst pairs of the validation</h2>", legend()]
+    for rank, case in enumerate(cases, 1):
+        pair = case.pair
         plane = next((k for k, p in enumerate(pair.change) if (p != IGNORE).any()), 0)
         truth, known = pair.change[plane] == 1, pair.change[plane] != IGNORE
-        found = (scores[name][plane] >= 0.5) & known
-        wrong[name] = (int(((found != truth) & known).sum()), plane, found, truth, known)
-    order = sorted(wrong, key=lambda name: -wrong[name][0])[:_WORST]
-    parts = ["<h2>Worst pairs of the validation</h2>", legend()]
-    for rank, name in enumerate(order, 1):
-        count, plane, found, truth, known = wrong[name]
-        pair = pairs[name]
+        errors = error_map(pair.after, (case.scores[plane] >= 0.5) & known, truth, known)
         pictures = "".join(
             figure_html(picture, caption)
             for picture, caption in (
                 (pair.before, "before"),
                 (pair.after, "after"),
-                (error_map(pair.after, found, truth, known), f"errors: {classes[plane]}"),
+                (errors, f"errors: {classes[plane]}"),
             )
         )
         parts.append(
-            f"<h3>{rank}. {html.escape(name)}</h3><p>{count:,} of {found.size:,} pixels wrong.</p>"
-            f'<div class="panels">{pictures}</div>'
+            f"<h3>{rank}. {html.escape(case.name)}</h3><p>{case.wrong:,} of {truth.size:,} pixels "
+            f'wrong.</p><div class="panels">{pictures}</div>'
         )
     return parts

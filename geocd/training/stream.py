@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from geocd.errors import ConfigError
+from geocd.errors import ConfigError, GeocdError
 from geocd.training.real import RealPairs
 from geocd.training.recipe import Recipe
 from geocd.training.synthesis import Pair
@@ -67,7 +67,7 @@ def collate(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return before, after, _stack([p.change for p in pairs]), dates
 
 
-class PairStream(IterableDataset[Batch]):
+class PairStream(IterableDataset[Batch | GeocdError]):
     """The batches of a stretch of training, in order, in parts of one pass each.
 
     Pair i of a step depends on the seed, the step and i alone, so that a resumed run, more
@@ -98,7 +98,7 @@ class PairStream(IterableDataset[Batch]):
                     f"in {recipe.optimizer.accumulate} parts each"
                 )
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | GeocdError]:
         # OpenCV's own threads would fight with torch's for the cores.
         cv2.setNumThreads(1)
         info = get_worker_info()
@@ -108,7 +108,14 @@ class PairStream(IterableDataset[Batch]):
         for index, (step, part) in enumerate(passes):
             # The loader asks its workers in turn.
             if index % workers == worker:
-                yield self.part_of(step, part)
+                try:
+                    yield self.part_of(step, part)
+                except GeocdError as error:
+                    if info is None:
+                        raise
+                    # As a value: a loader would wrap it into the traceback of the worker.
+                    yield error
+                    return
 
     def part_of(self, step: int, part: int) -> Batch:
         """What this process sees in one pass of a step."""

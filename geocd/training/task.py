@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from geocd.errors import ConfigError, WeightsError
 from geocd.models.adversarial import PatchDiscriminator
+from geocd.models.card import WeightsCard
 from geocd.models.checkpoint import Weights, load_weights
 from geocd.models.network import ChangeNetwork
 from geocd.models.registry import build_model
@@ -91,8 +92,18 @@ def _continued(config: NetworkConfig, recipe: Recipe) -> ChangeNetwork:
             f"{', '.join(found[3])}; the recipe wants {wanted[0]} of width {wanted[1]} "
             f"{wanted[2] or ''} for {', '.join(wanted[3])}"
         )
+    _check_input(card, config, "the initial weights")
     # No dropout or batch norm may stay in evaluation mode.
     return weights.network.train()
+
+
+def _check_input(card: WeightsCard, config: NetworkConfig, role: str) -> None:
+    """What weights are fed with must be what the recipe feeds."""
+    if card.mean != (config.mean,) * 3 or card.std != (config.std,) * 3:
+        raise WeightsError(
+            f"{role} {card.name} wants {len(card.bands)} bands with mean {card.mean} and std "
+            f"{card.std}; training has 3 bands, so give [network] the same mean and std"
+        )
 
 
 class TrainingTask(nn.Module):
@@ -183,11 +194,7 @@ def _teacher(recipe: Recipe) -> Weights:
             f"the teacher {card.name} tells {', '.join(card.classes)}, the recipe wants "
             f"{', '.join(recipe.classes)}; they must be the same classes"
         )
-    if set(card.mean) != {config.mean} or set(card.std) != {config.std}:
-        raise WeightsError(
-            f"the teacher {card.name} is fed with mean {card.mean} and std {card.std}; "
-            "give [network] the same"
-        )
+    _check_input(card, config, "the teacher")
     teacher.network.requires_grad_(requires_grad=False)
     return teacher
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geocd.errors import OutputError
 from geocd.outputs import replacing
-from geocd.training.real import whole_pairs
+from geocd.training.real import WholePairs
 from geocd.training.recipe import Recipe
 from geocd.training.synthesis import Pair, PairSynthesizer
 from geocd.training.tiles import IGNORE, load_tiles
@@ -46,24 +48,29 @@ class RunLog:
         """Drop what was logged after the step from which the run goes on."""
         rows = self.rows()
         kept = [r for r in rows if r["step"].isdigit() and int(r["step"]) <= step]
-        if len(kept) < len(rows):
+        if not kept:
+            self.path.unlink(missing_ok=True)
+        elif len(kept) < len(rows):
             with replacing(self.path) as temporary:
-                self._write(temporary, kept)
+                self._write(temporary, kept, mode="w")
 
     def add(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Append rows of the same columns."""
-        if not rows:
-            return
-        if not self.path.exists():
-            self._write(self.path, rows)
-            return
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, list(rows[0])).writerows(rows)
+        """Append rows of the same columns.
 
-    def _write(self, path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]) if rows else ["step"])
-            writer.writeheader()
+        Raises:
+            OutputError: the system refused the write.
+        """
+        if rows:
+            try:
+                self._write(self.path, rows, mode="a" if self.path.exists() else "w")
+            except OSError as error:
+                raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def _write(self, path: Path, rows: Sequence[Mapping[str, object]], *, mode: str) -> None:
+        with path.open(mode, newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            if mode == "w":
+                writer.writeheader()
             writer.writerows(rows)
 
 
@@ -104,8 +111,25 @@ def agreement(scores: Scores, change: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.stack([c.sum(axis=(1, 2)) for c in counts], axis=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A pair of the validation with its scores.
+
+    Attributes:
+        name: of the pair.
+        pair: images and labels.
+        scores: shape (planes, height, width), 0..1.
+        wrong: false alarms and misses of all classes, pixels.
+    """
+
+    name: str
+    pair: Pair
+    scores: Scores
+    wrong: int
+
+
 class Validation:
-    """The pairs that a run is validated on.
+    """The pairs that a run is validated on; real ones are read anew each time.
 
     Args:
         recipe: names them.
@@ -118,21 +142,36 @@ class Validation:
 
     def __init__(self, recipe: Recipe, root: Path, *, strict: bool) -> None:
         config, self.classes = recipe.validation, recipe.planes
-        self.pairs: dict[str, Pair] = {}
-        for source in config.pairs:
-            whole = whole_pairs(source, root, classes=self.classes, strict=strict)
-            place = "" if source.folder == "." else f"{source.folder}/"
-            self.pairs |= {f"{place}{name}": pair for name, pair in whole}
+        self.real = [
+            WholePairs(source, root, classes=self.classes, strict=strict) for source in config.pairs
+        ]
+        self.synthesised: dict[str, Pair] = {}
+        self._damaged_tiles: set[str] = set()
         if config.sources:
             tiles = load_tiles(root, config.sources, classes=len(self.classes), strict=strict)
+            self._damaged_tiles.update(tiles.damaged)
             make = PairSynthesizer(tiles, config.sources, recipe.synthesis)
             for index in range(config.synthesised):
                 rng = np.random.default_rng([recipe.seed + _SEED, index])
                 pair = make.sample(rng, config.crop)
-                self.pairs[f"{pair.kind} {index}"] = pair
+                self.synthesised[f"{pair.kind} {index}"] = pair
 
-    def judge(self, score: Score) -> tuple[Verdict, dict[str, Scores]]:
-        """The verdict on all pairs, and the scores of each by name."""
-        scores = {name: score(p.before, p.after) for name, p in self.pairs.items()}
-        counts = [agreement(scores[name], pair.change) for name, pair in self.pairs.items()]
-        return Verdict(self.classes, np.sum(counts, axis=0)), scores
+    @property
+    def damaged(self) -> set[str]:
+        """Names of the pairs and tiles that were skipped because they are damaged."""
+        return self._damaged_tiles.union(*(real.pairs.damaged for real in self.real))
+
+    def __iter__(self) -> Iterator[tuple[str, Pair]]:
+        """Names and pairs."""
+        yield from chain(self.synthesised.items(), *self.real)
+
+    def judge(self, score: Score, *, worst: int = 0) -> tuple[Verdict, list[Case]]:
+        """The verdict on all pairs, and those with the most wrong pixels, worst first."""
+        total, cases = Verdict.of_nothing(self.classes).counts, []
+        for name, pair in self:
+            scores = score(pair.before, pair.after)
+            counts = agreement(scores, pair.change)
+            total = total + counts
+            cases.append(Case(name, pair, scores, int(counts[:, 1:].sum())))
+            cases = sorted(cases, key=lambda case: -case.wrong)[:worst]
+        return Verdict(self.classes, total), cases

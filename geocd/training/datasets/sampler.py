@@ -163,6 +163,19 @@ class LabelledPairs:
             except DamagedSampleError as error:
                 self._skip(pair, error)
 
+    def pieces(self, longest: int, *, overlap: int) -> Iterator[Chip]:
+        """Every pair whole, or from end to end in chips where a side is longer than ``longest``.
+
+        Arguments and errors are those of ``chips``.
+        """
+        for number, pair in enumerate(self.pairs):
+            try:
+                opened = self._cache.get(number)
+                crop = longest if max(opened.shape) > longest else None
+                yield from _chips(pair.name, opened, crop, overlap)
+            except DamagedSampleError as error:
+                self._skip(pair, error)
+
     def _choose(self, draw: Generator) -> tuple[int, tuple[int, int] | None]:
         """A pair by its number, and a block of it that has change, or None."""
         if self._near and draw.random() < self.balanced:
