@@ -19,7 +19,7 @@ from geocd_cli.reporting import StageProgress, translate_errors
     help="Recipe: a bundled name (geocd train --list) or a TOML file.",
 )  # fmt: skip
 @click.option(
-    "--data", type=click.Path(path_type=Path), required=True,
+    "--data", type=click.Path(path_type=Path), default=Path(), show_default="here",
     help="Root of the folders that the recipe names.",
 )  # fmt: skip
 @click.option(
@@ -44,6 +44,11 @@ from geocd_cli.reporting import StageProgress, translate_errors
     help="Output of 'geocd evaluate --json', whose figures go on the weights card.",
 )  # fmt: skip
 @click.option(
+    "--preview", is_flag=True,
+    help="Write pictures of the recipe's tiles and synthesised pairs into the output folder, "
+    "and exit.",
+)  # fmt: skip
+@click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False,
     callback=lambda ctx, param, value: _list_recipes(ctx, wanted=value),
     help="Show the bundled recipes and exit.",
@@ -53,7 +58,7 @@ from geocd_cli.reporting import StageProgress, translate_errors
 def train(
     recipe_name: str, data: Path, output: Path, steps: int | None, threads: int | None,
     workers: int, device: Literal["auto", "cpu"], strict: bool, figures: tuple[str, ...],
-    quiet: bool,
+    preview: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train weights by a recipe.
 
@@ -74,12 +79,17 @@ def train(
         raise ConfigError(
             f"training needs {error.name}; install it with: pip install 'geocd[train]'"
         ) from None
+    from geocd.training.preview import write_preview
     from geocd.training.recipe import find_recipe, load_recipe
 
+    recipe = load_recipe(find_recipe(recipe_name))
+    if preview:
+        write_preview(recipe, data, output, overwrite=True)
+        click.echo(f"tiles.png and pairs.png -> {output}")
+        return
     if threads is not None:
         torch.set_num_threads(threads)
-    trainer = Trainer(load_recipe(find_recipe(recipe_name)), data, output, device=device,
-                      workers=workers, strict=strict)  # fmt: skip
+    trainer = Trainer(recipe, data, output, device=device, workers=workers, strict=strict)
     known = _read_figures(figures)
     if trainer.resume():
         _say(trainer.is_main, f"resumed at step {trainer.step} of {trainer.recipe.steps}")

@@ -59,7 +59,7 @@ class Cropper:
         config: how far a tile may be enlarged or reduced.
 
     Raises:
-        DatasetError: no tile has buildings labelled, or all sources have weight 0.
+        DatasetError: no tile has a class labelled, or all sources have weight 0.
     """
 
     def __init__(
@@ -70,16 +70,19 @@ class Cropper:
         self._with = [
             self._pool(lambda i: tiles[i].has(BUILDING)), self._pool(lambda i: tiles[i].has(ROAD))
         ]  # fmt: skip
-        if not len(self._with[BUILDING].index):
-            raise DatasetError("no tile has buildings labelled; pairs cannot be synthesised")
+        if not (self.has(BUILDING) or self.has(ROAD)):
+            raise DatasetError(
+                "no tile has buildings or roads labelled; pairs cannot be synthesised"
+            )
+        self.foremost = BUILDING if self.has(BUILDING) else ROAD
+        """The class that scenes are drawn around."""
         self._points = [_free_points(tile) for tile in tiles]
         choices: tuple[tuple[int, ...], ...] = ((BUILDING,), (ROAD,), (BUILDING, ROAD))
         self._vacant = {frozenset(planes): self._vacant_pool(planes) for planes in choices}
 
-    @property
-    def has_roads(self) -> bool:
-        """True where some tile shows roads."""
-        return bool(len(self._with[ROAD].index))
+    def has(self, plane: int) -> bool:
+        """True where some tile shows the class."""
+        return bool(len(self._with[plane].index))
 
     def _pool(self, wanted: Callable[[int], bool]) -> _Pool:
         index = np.array([i for i in range(len(self.tiles)) if wanted(i)], np.intp)

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from geocd.config import CHANGE_MAP_COLOURS, CLASS_CODES
 from geocd.errors import ConfigError
 from geocd.outputs import check_writable, replacing
+from geocd.training.recipe import Recipe
 from geocd.training.synthesis import Pair, PairSynthesizer
-from geocd.training.tiles import IGNORE, Tile
+from geocd.training.tiles import IGNORE, Tile, load_tiles
 
 _PLANES = ("building", "road")
 _TITLE, _GAP = 22, 4
@@ -136,3 +137,26 @@ def change_picture(pair: Pair) -> NDArray[np.uint8]:
     hatched = (pair.change == IGNORE).all(axis=0) & ((rows + cols) % 6 < 2)
     out[hatched] = _UNKNOWN
     return out.astype(np.uint8)
+
+
+def write_preview(recipe: Recipe, data: Path, folder: Path, *, overwrite: bool = False) -> None:
+    """Write ``tiles.png`` and ``pairs.png``: what a recipe's tiles and pairs look like.
+
+    Args:
+        recipe: its sources and its synthesis.
+        data: the data root.
+        folder: is made if it does not exist.
+        overwrite: replace existing pictures.
+
+    Raises:
+        ConfigError: the recipe synthesises nothing.
+        DatasetError: the tiles cannot be used.
+        OutputError: a picture cannot be written.
+    """
+    if not recipe.sources:
+        raise ConfigError(f"{recipe.name} synthesises no pairs: it has no [[sources]]")
+    folder.mkdir(parents=True, exist_ok=True)
+    tiles = load_tiles(data, recipe.sources, classes=len(recipe.planes))
+    write_tiles(tiles, folder / "tiles.png", seed=recipe.seed, overwrite=overwrite)
+    synthesizer = PairSynthesizer(tiles, recipe.sources, recipe.synthesis)
+    write_sheet(synthesizer, folder / "pairs.png", seed=recipe.seed, overwrite=overwrite)

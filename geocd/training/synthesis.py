@@ -155,7 +155,7 @@ class PairSynthesizer:
         config: shares of the kinds, scales, misregistration.
 
     Raises:
-        DatasetError: no tile has buildings labelled, or roads where the shares ask for them.
+        DatasetError: no tile has a class labelled, or not one that the shares ask for.
     """
 
     def __init__(
@@ -164,11 +164,15 @@ class PairSynthesizer:
         self.tiles = tiles
         self.config = config
         self.crops = Cropper(tiles, sources, config)
-        if config.road_paste + config.road_removal > 0 and not self.crops.has_roads:
-            raise DatasetError(
-                "no tile has roads labelled; set road_paste and road_removal to 0, or add a "
-                "source with roads"
-            )
+        for plane, name, kinds in (
+            (BUILDING, "buildings", ("construction", "paste", "removal")),
+            (ROAD, "roads", ("road_paste", "road_removal")),
+        ):
+            if not self.crops.has(plane) and any(config.shares[kind] for kind in kinds):
+                raise DatasetError(
+                    f"no tile has {name} labelled; set {', '.join(kinds)} to 0, or add a source "
+                    f"with {name}"
+                )
         self._makers: dict[str, Callable[[Generator, int, float], Draft]] = {
             "construction": self._construction,
             "unrelated": self._unrelated,
@@ -219,7 +223,7 @@ class PairSynthesizer:
         return before, after, np.zeros((crop, crop), bool)
 
     def _unrelated(self, rng: Generator, crop: int, gsd: float) -> Draft:
-        before = self.crops.near(BUILDING, rng, crop, gsd)
+        before = self.crops.near(self.crops.foremost, rng, crop, gsd)
         return before, self.crops.anywhere(rng, crop, gsd), np.zeros((crop, crop), bool)
 
     def _ground(self, rng: Generator, crop: int, gsd: float) -> Draft:
@@ -234,7 +238,7 @@ class PairSynthesizer:
     def _patch(self, rng: Generator, crop: int, gsd: float) -> Draft:
         base = self.crops.anywhere(rng, crop, gsd)
         if rng.random() < 0.6:
-            other = self.crops.near(BUILDING, rng, crop, gsd)
+            other = self.crops.near(self.crops.foremost, rng, crop, gsd)
         else:
             other = self.crops.vacant(rng, crop, gsd)
         other = _recoloured(other, cv2.mean(base.image), float(rng.uniform(0.2, 1)))
