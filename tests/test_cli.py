@@ -159,7 +159,7 @@ def test_training_runs_from_the_command_line_and_resumes(tmp_path):
     cv2.imwrite(str(tmp_path / "tiles/images/a.png"), image)
     cv2.imwrite(str(tmp_path / "tiles/labels/a.png"), label)
     (tmp_path / "r.toml").write_text(
-        'name = "tiny"\nwidth = 16\n[[stages]]\nsteps = 2\ncrop = 32\nbatch = 1\n'
+        'name = "tiny"\nnetwork = {width = 16}\n[[stages]]\nsteps = 2\ncrop = 32\nbatch = 1\n'
         '[[sources]]\nfolder = "tiles"\ngsd = 0.5\nbuilding = 255\n'
     )
     command = ["train", "--config", tmp_path / "r.toml", "--data", tmp_path, "-o",
@@ -168,8 +168,20 @@ def test_training_runs_from_the_command_line_and_resumes(tmp_path):
     done = _geocd(*command)
     assert done.exit_code == 0, done.output
     assert "resumed at step 1 of 2" in done.stderr
+    assert (tmp_path / "run" / "report.html").is_file()
     shown = _geocd("models", "show", tmp_path / "run" / "tiny.safetensors")
     assert json.loads(shown.stdout)["training"]["steps"] == 2
+
+
+def test_a_recipe_can_be_looked_at_before_it_is_trained(tmp_path):
+    (tmp_path / "r.toml").write_text(
+        'name = "tiny"\n[[stages]]\nsteps = 2\ncrop = 32\nbatch = 1\n'
+        "[[sources]]\npainted = 2\ngsd = 0.9\n"
+    )
+    done = _geocd("train", "--config", tmp_path / "r.toml", "--preview", "-o", tmp_path / "look")
+    assert done.exit_code == 0, done.output
+    assert {p.name for p in (tmp_path / "look").iterdir()} == {"tiles.png", "pairs.png"}
+    assert "fine-tune" in _geocd("train", "--list").stdout
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
