@@ -367,12 +367,18 @@ def test_settings_that_make_no_sense_are_usage_errors(tmp_path, wrong):
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    ("name", "pixel_size", "floor"), [("levir256", 0.5, 0.55), ("whu512", 0.2, 0.60)]
+    ("weights", "name", "pixel_size", "floor"),
+    [
+        ("geocd-vhr", "levir256", 0.5, 0.72),
+        ("geocd-vhr", "whu512", 0.2, 0.80),
+        ("geocd-snunet", "levir256", 0.5, 0.50),
+        ("geocd-snunet", "whu512", 0.2, 0.60),
+    ],
 )
 def test_the_bundled_weights_find_real_building_change_they_never_saw(
-    data, name, pixel_size, floor
+    data, weights, name, pixel_size, floor
 ):
-    config = geocd.DetectConfig(pixel_size=pixel_size)
+    config = geocd.DetectConfig(weights=weights, pixel_size=pixel_size)
     ours, *baselines = geocd.evaluate(data / "pairs" / name, config=config)
     assert ours.total.f1 >= floor
     assert ours.curve.average_precision >= floor

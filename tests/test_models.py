@@ -129,11 +129,12 @@ def test_a_checkpoint_is_not_taken_for_weights_but_told_how_to_import(tmp_path):
 
 
 def test_bundled_weights_load_and_say_where_they_come_from():
-    assert "geocd-vhr" in bundled_weights()
+    assert bundled_weights() == ["geocd-snunet", "geocd-vhr"]
     for name in bundled_weights():
         card = load_weights(name).card
-        assert card.training["data"]
-        assert all(source["origin"] and source["terms"] for source in card.training["data"])
+        assert card.training["tiles"]
+        assert all(source["origin"] and source["terms"] for source in card.training["tiles"])
+        assert card.training["runs"]
         assert card.terms
         assert card.limitations
         assert card.validation

@@ -135,7 +135,7 @@ def test_a_pair_read_at_another_scale_comes_back_on_its_own_grid(tmp_path, gsd):
     # The 8 pixels wide road is 2 pixels wide where it is read; buildings keep their shape.
     agree = ((mask == 1) & (truth == 1)).sum() / ((mask == 1) | (truth == 1)).sum()
     assert agree > 0.85
-    assert result.reading_gsd == pytest.approx((0.4, 0.4) if gsd < 1 else (1.5, 1.5), rel=2e-3)
+    assert result.reading_gsd == pytest.approx((0.5, 0.5) if gsd < 1 else (1.5, 1.5), rel=2e-3)
 
 
 @pytest.mark.usefixtures("arithmetic")
