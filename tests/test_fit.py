@@ -524,7 +524,7 @@ def test_bundled_recipes_can_be_read_and_name_an_existing_network(name):
         (('classes = ["building", "road"]', 'classes = ["none"]'), "class of change"),
         (("seed = 777", "seed = -1"), "seed"),
         (('name = "geocd-vhr"', 'name = "a/b"'), "file name"),
-        (("[card]", "[card]\nthresholds = [0.5]"), "1 thresholds for 2"),
+        (("thresholds = [0.7, 0.4]", "thresholds = [0.7]"), "1 thresholds for 2"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_the_name_of_its_mistake(tmp_path, change, message):
