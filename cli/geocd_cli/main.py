@@ -18,7 +18,7 @@ _COMMANDS = {
     "evaluate": ("geocd_cli.evaluate", "Measure weights on labelled pairs, beside baselines."),
     "info": ("geocd_cli.info", "Show versions, devices and GDAL."),
     "models": ("geocd_cli.models", "List, show and import weights."),
-    "train": ("geocd_cli.train", "Train weights from single-date labelled tiles."),
+    "train": ("geocd_cli.train", "Train weights by a recipe, on real or synthesised pairs."),
 }
 
 
