@@ -127,7 +127,7 @@ class Trainer:
         task = TrainingTask(self.recipe)
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         config = self.recipe.optimizer
-        optimizer = torch.optim.AdamW(_parameter_groups(task, self.recipe), lr=config.learning_rate)
+        optimizer = torch.optim.AdamW(task.parameter_groups(), lr=config.learning_rate)
         self.task, self.optimizer = prepare(task, optimizer)
         self.critic, self.critic_optimizer = None, None
         if self.recipe.loss.adversarial:
@@ -490,25 +490,6 @@ def _make_folder(path: Path) -> None:
         raise OutputError(
             f"cannot make the folder {path}: {error.strerror}; give another --output"
         ) from None
-
-
-def _parameter_groups(task: TrainingTask, recipe: Recipe) -> list[dict[str, Any]]:
-    """Encoder and rest, matrices and others: rates and decays of their own."""
-    pretrained = recipe.network.initial != "random"
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for name, parameter in task.named_parameters():
-        slow = pretrained and name.startswith("network.encoder.")
-        groups.setdefault((slow, parameter.ndim > 1), []).append(parameter)
-    config = recipe.optimizer
-    return [
-        {
-            "params": parameters,
-            "scale": config.encoder_rate if slow else 1.0,
-            # Biases and batch norms are not decayed.
-            "weight_decay": config.weight_decay if is_matrix else 0.0,
-        }
-        for (slow, is_matrix), parameters in groups.items()
-    ]
 
 
 def _differing(saved: str, recipe: Recipe) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -174,6 +176,24 @@ class TrainingTask(nn.Module):
             drawn, _ = drawn_and_true(logits, change, exclusive=exclusive)
             losses["critic"] = weights.adversarial * generator_loss(critic(a, b, drawn))
         return losses, logits
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameters for the optimizer: encoder and rest, matrices and others apart."""
+        config = self.recipe.optimizer
+        pretrained = self.recipe.network.initial != "random"
+        groups: dict[tuple[bool, bool], list[Tensor]] = {}
+        for name, parameter in self.named_parameters():
+            slow = pretrained and name.startswith("network.encoder.")
+            groups.setdefault((slow, parameter.ndim > 1), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "scale": config.encoder_rate if slow else 1.0,
+                # Biases and batch norms are not decayed.
+                "weight_decay": config.weight_decay if is_matrix else 0.0,
+            }
+            for (slow, is_matrix), parameters in groups.items()
+        ]
 
     @torch.no_grad()
     def segment(self, images: Tensor) -> Tensor:
