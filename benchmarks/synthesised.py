@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from geocd.assess.markup import document, figure_html, legend
 from geocd.assess.metrics import Confusion, confusion
 from geocd.assess.panels import error_map
+from geocd.config import SCORE_SCALE
 from geocd.models.checkpoint import Weights, load_weights
 from geocd.predict.torch import TorchPredictor
 from geocd.training.recipe import SynthesisConfig, TileSource
@@ -44,7 +45,7 @@ def scores(weights: Weights, pair: Pair) -> NDArray[np.float32]:
     """Scores (classes, 256, 256)."""
     predictor = TorchPredictor(weights, device="cpu")
     images = (np.moveaxis(image, -1, 0)[None] for image in (pair.before, pair.after))
-    return predictor(*images)[0]
+    return predictor(*images)[0] / np.float32(SCORE_SCALE)
 
 
 def judge(

@@ -125,7 +125,8 @@ class TestNetworkContract:
             images = np.random.default_rng(0).integers(0, 256, (2, 1, 3, *size), dtype=np.uint8)
             scores = predictor(*images)
             assert scores.shape == (1, 2, *size)
-            assert 0 <= scores.min() < scores.max() <= 1
+            assert scores.dtype == np.uint8
+            assert 0 <= scores.min() < scores.max() <= 254
 
     def test_weights_and_options_survive_the_file(self, name, options, tmp_path):
         network = _lively(name, options)

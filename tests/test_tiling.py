@@ -45,7 +45,7 @@ def test_neighbouring_windows_share_at_least_the_overlap(length, tile, share):
 @given(sides, sides, tiles, shares)
 def test_stitching_undoes_splitting(height, width, tile, share):
     config = TilingConfig(tile_size=tile, overlap=int(share * tile))
-    image = np.random.default_rng(0).random((2, height, width), dtype=np.float32)
+    image = np.random.default_rng(0).integers(0, 255, (2, height, width), np.uint8)
     stitcher = Stitcher((height, width), 2)
     rows, tops = [], starts(height, config.tile_size, config.overlap)
     for index, top in enumerate(tops):
@@ -56,7 +56,7 @@ def test_stitching_undoes_splitting(height, width, tile, share):
         first, part = stitcher.take(tops[index + 1] if index + 1 < len(tops) else height)
         assert first == sum(p.shape[1] for p in rows)
         rows.append(part)
-    np.testing.assert_allclose(np.concatenate(rows, axis=1), image, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(rows, axis=1), image, atol=1e-3)
 
 
 def _peak_bytes(height: int) -> int:
@@ -64,7 +64,7 @@ def _peak_bytes(height: int) -> int:
     tops = starts(height, 64, 32)
     stitcher = Stitcher((height, 2048), 1)
     weight = blending_window((64, 64), 32)
-    score = np.ones((1, 64, 64), np.float32)
+    score = np.ones((1, 64, 64), np.uint8)
     tracemalloc.start()
     for index, top in enumerate(tops):
         for window in split((64, 2048), config):
@@ -90,7 +90,7 @@ def test_a_window_above_taken_rows_is_refused():
     stitcher = Stitcher((64, 32), 1)
     stitcher.take(32)
     with pytest.raises(ShapeError, match="taken already"):
-        stitcher.add(Window(0, 0, 32, 32), np.zeros((1, 32, 32), np.float32),
+        stitcher.add(Window(0, 0, 32, 32), np.zeros((1, 32, 32), np.uint8),
                      weight=np.ones((32, 32), np.float32))  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def test_the_class_with_the_larger_margin_wins():
 
 
 def test_what_is_not_observed_is_neither_change_nor_no_change():
-    scores = np.full((1, 2, 2), 0.9, np.float32)
+    scores = np.full((1, 2, 2), 229, np.float32)
     scores[0, 1, 1] = np.nan
     valid = np.array([[True, False], [True, True]])
     encoded = encode_scores(scores, valid)
@@ -110,7 +110,8 @@ def test_what_is_not_observed_is_neither_change_nor_no_change():
 
 @given(st.floats(0, 1, width=32))
 def test_a_stored_score_is_within_half_a_step_and_never_means_not_observed(score):
-    stored = encode_scores(np.full((1, 1, 1), score, np.float32), np.ones((1, 1), bool))[0, 0, 0]
+    level = np.full((1, 1, 1), score * 254, np.float32)
+    stored = encode_scores(level, np.ones((1, 1), bool))[0, 0, 0]
     assert stored <= 254
     assert abs(stored / 254 - score) <= 0.5 / 254 + 1e-6
 

@@ -31,15 +31,15 @@ class Predictor(Protocol):
         """Backend, precision and device, for people."""
         ...
 
-    def __call__(self, before: Images, after: Images) -> NDArray[np.float32]:
-        """Scores of window pairs.
+    def __call__(self, before: Images, after: Images) -> NDArray[np.uint8]:
+        """Scores of window pairs, as bytes: a quarter of the traffic of floats.
 
         Args:
-            before: shape (N, bands, height, width), uint8; any height and width.
+            before: shape (N, bands, height, width), uint8; any N, height and width.
             after: likewise.
 
         Returns:
-            Shape (N, change classes, height, width), float32, 0..1.
+            Shape (N, change classes, height, width), levels 0..``SCORE_SCALE`` for 0..1.
         """
         ...
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geocd.config import DeviceName
+from geocd.config import SCORE_SCALE, DeviceName
 from geocd.errors import ConfigError
 from geocd.models.checkpoint import Weights
 from geocd.models.network import ChangeNetwork
@@ -88,12 +88,13 @@ class TorchPredictor:
         return nullcontext()
 
     @torch.inference_mode()
-    def __call__(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Scores (N, change classes, height, width), 0..1, of (N, bands, height, width) bytes."""
+    def __call__(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Levels (N, change classes, height, width), 0..254, of (N, bands, height, width)."""
         with self._autocast():
             scores = change_scores(
                 self._network, self._to_device(before), self._to_device(after),
                 exclusive=self.card.exclusive,
             )  # fmt: skip
-        result: NDArray[np.float32] = scores.contiguous().cpu().numpy()
+        levels = (scores * SCORE_SCALE).round().to(torch.uint8)
+        result: NDArray[np.uint8] = levels.contiguous().cpu().numpy()
         return result

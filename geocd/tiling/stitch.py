@@ -49,13 +49,13 @@ class Stitcher:
         self._weight = np.zeros((0, shape[1]), np.float32)
 
     def add(
-        self, window: Window, scores: NDArray[np.float32], *, weight: NDArray[np.float32]
+        self, window: Window, scores: NDArray[np.uint8], *, weight: NDArray[np.float32]
     ) -> None:
         """Add the scores of a window.
 
         Args:
             window: not above rows that were taken already.
-            scores: shape (classes, height, width), 0..1.
+            scores: shape (classes, height, width), levels 0..254.
             weight: shape (height, width), positive.
 
         Raises:
@@ -84,8 +84,8 @@ class Stitcher:
         """Finished rows: all those above ``below``, which no later window touches.
 
         Returns:
-            The first row, and scores of shape (classes, rows, width), 0..1; NaN where no window
-            was added.
+            The first row, and mean levels of shape (classes, rows, width), 0..254; NaN where no
+            window was added.
         """
         first, count = self._top, min(below, self.shape[0]) - self._top
         self._grow(count)
@@ -97,17 +97,16 @@ class Stitcher:
         return first, scores
 
 
-def encode_scores(scores: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Scores 0..1 as bytes 0..254; 255 where not observed.
+def encode_scores(levels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Mean levels as bytes 0..254; 255 where not observed.
 
     Args:
-        scores: shape (classes, height, width); NaN counts as not observed.
+        levels: shape (classes, height, width), 0..254; NaN counts as not observed.
         valid: shape (height, width), True where both dates were observed.
     """
-    observed = valid & np.isfinite(scores).all(axis=0)
-    out = np.full(scores.shape, NOT_OBSERVED, np.uint8)
-    levels = np.rint(np.nan_to_num(scores).clip(0, 1) * SCORE_SCALE).astype(np.uint8)
-    return np.where(observed, levels, out)
+    observed = valid & np.isfinite(levels).all(axis=0)
+    rounded = np.rint(np.nan_to_num(levels).clip(0, SCORE_SCALE)).astype(np.uint8)
+    return np.where(observed, rounded, np.uint8(NOT_OBSERVED))
 
 
 def classify(
