@@ -197,7 +197,7 @@ def _detect(
     with clock.stage("align"):
         report("align", 0, 1)
         alignment = _align(pair, config)
-        pair = pair.with_motion(alignment.motion)
+        pair = pair.with_motion(alignment.motion.affine)
         report("align", 1, 1)
     record = _record(pair, weights.card, config, alignment)
     with ExitStack() as stack:

@@ -1,7 +1,18 @@
 """Co-registration: estimate a motion, judge it on held-out tie points, apply it once."""
 
+from geocd.align.alignment import Alignment, Residuals, Status, TiePoints
 from geocd.align.estimate import estimate, estimate_arrays
-from geocd.align.gate import Alignment, Status
+from geocd.align.field import Motion
 from geocd.align.reader import GrayPair, PairReader
 
-__all__ = ["Alignment", "GrayPair", "PairReader", "Status", "estimate", "estimate_arrays"]
+__all__ = [
+    "Alignment",
+    "GrayPair",
+    "Motion",
+    "PairReader",
+    "Residuals",
+    "Status",
+    "TiePoints",
+    "estimate",
+    "estimate_arrays",
+]

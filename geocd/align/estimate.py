@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from affine import Affine
 
-from geocd.align.gate import Alignment, Evidence, judge, unaligned
+from geocd.align.alignment import Alignment, unaligned
+from geocd.align.gate import Evidence, judge
 from geocd.align.motion import IDENTITY, candidates, implausible, simplest
 from geocd.align.phase import correlate, middle_shift, window_ties
 from geocd.align.reader import (
@@ -160,7 +161,7 @@ class _Task:
             return None
         tolerance = min(_TOLERANCE, limit / 4)
         evidence = Evidence(
-            "phase-shift", motion, ties.even, ties.odd, tolerance, (tolerance / limit) ** 2
+            "phase", motion, ties.even, ties.odd, tolerance, (tolerance / limit) ** 2
         )
         return judge(evidence, self.observed, self.shape, config=self.config)
 
@@ -172,7 +173,7 @@ class _Task:
         if not motions:
             return unaligned("refused", f"too few tie points: {len(ties)} were found"), IDENTITY
         motion = simplest(self._plausible(motions), held, tolerance=tolerance)
-        evidence = Evidence("sift-affine", motion, fit, held, tolerance, (tolerance / limit) ** 2)
+        evidence = Evidence("features", motion, fit, held, tolerance, (tolerance / limit) ** 2)
         return judge(evidence, self.observed, self.shape, config=self.config), motion
 
     def _plausible(self, motions: list[Affine]) -> list[Affine]:

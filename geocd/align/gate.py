@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import cv2
 import numpy as np
 from affine import Affine
 
+from geocd.align.alignment import (
+    FIT,
+    HELD_OUT,
+    OUTLIER,
+    Alignment,
+    Method,
+    Residuals,
+    Status,
+    TiePoints,
+)
+from geocd.align.field import Motion
 from geocd.align.motion import IDENTITY, implausible, residuals, shift_length
 from geocd.align.reader import FloatArray, MaskArray
 from geocd.align.ties import Ties
 from geocd.config import AlignConfig
-
-Status = Literal["applied", "not needed", "refused", "off"]
-Method = Literal["none", "sift-affine", "phase-shift"]
 
 MIN_JURY: Final = 12
 """Least number of held-out tie points on which a verdict rests."""
@@ -29,64 +37,6 @@ _MIN_CELLS = 0.3
 """Least share of the observed cells that hold a member of the jury."""
 _MIN_SPAN = 0.5
 """Least extent of the jury, each way, as a share of the observed part."""
-
-
-@dataclass(frozen=True, slots=True)
-class Alignment:
-    """What is known about the geometry of a pair, and what is to be done about it.
-
-    Attributes:
-        status: applied: use ``motion``; not needed: identity is as good; refused: nothing
-            could be shown to help; off: nothing was asked for.
-        method: what found the candidate motion.
-        motion: from (col, row) of the reading grid, where before is, to the (col, row) at
-            which the after image, as georeferenced, shows the same ground. Integers are the
-            corners of pixels. Identity unless ``status`` is "applied".
-        residual_before_px: median residual of held-out tie points under identity, in pixels.
-        residual_after_px: the same under the candidate motion, even when it was refused.
-        shift_px: length of the candidate motion at the centre of the image, in pixels.
-        tie_points: ties that made the candidate and that it explains.
-        held_out: ties kept apart that judged it.
-        reason: one clause, why.
-    """
-
-    status: Status
-    method: Method
-    motion: Affine
-    residual_before_px: float | None
-    residual_after_px: float | None
-    shift_px: float | None
-    tie_points: int
-    held_out: int
-    reason: str
-
-    def to_dict(self) -> dict[str, object]:
-        """The fields, ready for JSON; the motion as its six numbers a, b, c, d, e, f."""
-        return {
-            "status": self.status,
-            "method": self.method,
-            "motion": [float(v) for v in self.motion[:6]],
-            "residual_before_px": self.residual_before_px,
-            "residual_after_px": self.residual_after_px,
-            "shift_px": self.shift_px,
-            "tie_points": self.tie_points,
-            "held_out": self.held_out,
-            "reason": self.reason,
-        }
-
-    def __str__(self) -> str:
-        if self.status != "applied":
-            return f"not aligned: {self.reason}"
-        return (
-            f"aligned by {self.method}: {self.shift_px:.1f} px shift, residual "
-            f"{self.residual_before_px:.1f} -> {self.residual_after_px:.1f} px "
-            f"on {self.held_out} held-out tie points"
-        )
-
-
-def unaligned(status: Status, reason: str) -> Alignment:
-    """An alignment that was never measured."""
-    return Alignment(status, "none", IDENTITY, None, None, None, 0, 0, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +70,34 @@ def judge(
     before, after = residuals(IDENTITY, evidence.held), residuals(evidence.motion, evidence.held)
     sworn = np.minimum(before, after) < evidence.tolerance
     status, reason = _verdict(evidence, before, after, observed, shape, config)
+    applied = status == "applied"
+    shift_only = evidence.motion[:2] + evidence.motion[3:5] == (1.0, 0.0, 0.0, 1.0)
     return Alignment(
         status=status,
         method=evidence.method,
-        motion=evidence.motion if status == "applied" else IDENTITY,
-        residual_before_px=float(np.median(before[sworn])) if sworn.any() else None,
-        residual_after_px=float(np.median(after[sworn])) if sworn.any() else None,
+        model="none" if not applied else "shift" if shift_only else "affine",
+        motion=Motion(evidence.motion if applied else IDENTITY),
+        before=Residuals.of(before[sworn]),
+        after=Residuals.of(after[sworn]),
         shift_px=shift_length(evidence.motion, shape),
         tie_points=int((residuals(evidence.motion, evidence.fit) < evidence.tolerance).sum()),
         held_out=int(sworn.sum()),
         reason=reason,
+        ties=_table(evidence),
+        reach=max(shape) / _CELLS,
     )
+
+
+def _table(evidence: Evidence) -> TiePoints:
+    """All ties of the evidence with their residuals and roles."""
+    parts = []
+    for ties, name in ((evidence.fit, FIT), (evidence.held, HELD_OUT)):
+        before, after = residuals(IDENTITY, ties), residuals(evidence.motion, ties)
+        believed = np.minimum(before, after) < evidence.tolerance
+        role = np.where(believed, name, OUTLIER)
+        away = ties.moving - ties.reference
+        parts.append((ties.reference, away, before, after, role, np.full(len(ties), np.nan)))
+    return TiePoints(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _verdict(

@@ -118,7 +118,7 @@ def run_pair(
     result = detect(pair.before, pair.after, scratch / "changes.gpkg", mask=mask, scores=scores,
                     config=config, overwrite=True)  # fmt: skip
     values = read_pixels(mask)[..., 0]
-    reading = _reopen(pair, card, config).with_motion(result.alignment.motion)
+    reading = _reopen(pair, card, config).with_motion(result.alignment.motion.affine)
     before, after = _both_dates(reading)
     label = _read_label(pair, labelled, reading.output_grid)
     valid = (values != NOT_OBSERVED) & (label != IGNORE)
