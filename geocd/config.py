@@ -10,6 +10,7 @@ from geocd.errors import ConfigError
 
 AlignMode = Literal["auto", "off"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+RadiometryMode = Literal["none", "linear"]
 
 DEFAULT_WEIGHTS = "geocd-vhr"
 NOT_OBSERVED = 255
@@ -154,6 +155,8 @@ class DetectConfig:
     """Ground sample distance at which the pair is read, in metres; None: chosen by the card."""
     pixel_size: float | None = None
     """Metres that a pixel of images without a CRS covers; None: unknown, read as it is."""
+    radiometry: RadiometryMode = "none"
+    """linear: bring after's bands to before's light, fitted to unchanged ground. none: as it is."""
     align: AlignConfig = field(default_factory=AlignConfig)
     tiling: TilingConfig = field(default_factory=TilingConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
@@ -164,6 +167,10 @@ class DetectConfig:
             _require(
                 0 < self.threshold < 1, f"threshold must lie between 0 and 1, got {self.threshold}"
             )
+        _require(
+            self.radiometry in ("none", "linear"),
+            f"radiometry must be none or linear, got {self.radiometry!r}",
+        )
         for name in ("gsd", "pixel_size"):
             value = getattr(self, name)
             _require(

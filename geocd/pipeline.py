@@ -18,6 +18,7 @@ from rasterio.enums import Resampling
 
 from geocd import outputs
 from geocd.align import Alignment, GrayPair, estimate
+from geocd.align.radiometry import RADIOMETRY_OFF, Radiometry, estimate_radiometry
 from geocd.config import CHANGE_MAP_COLOURS, CLASS_CODES, NOT_OBSERVED, DetectConfig
 from geocd.errors import ConfigError, NothingObservedError
 from geocd.maps import check_output, write_changes, write_raster_style
@@ -70,6 +71,8 @@ class DetectResult:
     """Share of before's grid that was observed on both dates, 0..1."""
     alignment: Alignment
     """What was measured, and what was done about it."""
+    radiometry: Radiometry
+    """How after's values were brought to before's."""
     weights: dict[str, str]
     """Name, architecture and hash of the weights."""
     backend: str
@@ -92,6 +95,8 @@ class DetectResult:
             lines.append(f"  {kind}: {s.count}, {area}")
         lines.append(f"observed on both dates: {self.observed:.1%} of before's grid")
         lines.append(str(self.alignment))
+        if self.radiometry.status != "off":
+            lines.append(str(self.radiometry))
         gsd = self.reading_gsd
         scale = "in pixel units" if gsd is None else f"at {gsd[1]:.2f} x {gsd[0]:.2f} m"
         lines.append(f"read {scale}; {self.weights['name']} on {self.backend}")
@@ -114,6 +119,7 @@ class DetectResult:
             },
             "observed": round(self.observed, 6),
             "alignment": self.alignment.to_dict(),
+            "radiometry": self.radiometry.to_dict(),
             "weights": self.weights,
             "backend": self.backend,
             "reading_gsd_m": self.reading_gsd,
@@ -198,8 +204,11 @@ def _detect(
         report("align", 0, 1)
         alignment = _align(pair, config)
         pair = pair.with_motion(alignment.motion.affine)
+        radiometry = _normalise(pair, config)
+        pair = replace(pair, tables=radiometry.tables())
         report("align", 1, 1)
     record = _record(pair, weights.card, config, alignment)
+    record["radiometry"] = radiometry.to_dict()
     with ExitStack() as stack:
         drafts = {
             name: stack.enter_context(outputs.replacing(path)) for name, path in targets.items()
@@ -226,8 +235,8 @@ def _detect(
     return DetectResult(
         output=targets["changes"], mask=targets.get("mask"), scores=targets.get("scores"),
         changes=changes, kinds=_summarise(changes), observed=observed, alignment=alignment,
-        weights=record["weights"], backend=predictor.description, reading_gsd=pair.grid.gsd(),
-        seconds=clock.seconds,
+        radiometry=radiometry, weights=record["weights"], backend=predictor.description,
+        reading_gsd=pair.grid.gsd(), seconds=clock.seconds,
     )  # fmt: skip
 
 
@@ -286,6 +295,13 @@ def _align(pair: RasterPair, config: DetectConfig) -> Alignment:
         return GrayPair(*(np.concatenate(arrays) for arrays in zip(*strips, strict=True)))
 
     return estimate(_read, pair.grid.shape, config=config.align)
+
+
+def _normalise(pair: RasterPair, config: DetectConfig) -> Radiometry:
+    if config.radiometry == "none":
+        return RADIOMETRY_OFF
+    with pair.reader() as reader:
+        return estimate_radiometry(reader.read_dates, pair.grid.shape)
 
 
 def _window_pair(pair: RasterPair, rows: slice, cols: slice, motion: Affine) -> RasterPair:

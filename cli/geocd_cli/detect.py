@@ -13,6 +13,7 @@ from geocd.config import (
     DetectConfig,
     DeviceName,
     PredictConfig,
+    RadiometryMode,
     TilingConfig,
     VectorizeConfig,
 )
@@ -70,6 +71,7 @@ from geocd_cli.reporting import StageProgress, translate_errors
     help="Smallest polygon kept, in square metres (pixels without a CRS).",
 )
 @options.align
+@options.radiometry
 @options.device
 @options.gsd
 @options.pixel_size
@@ -96,6 +98,7 @@ def detect(
     overlap: int,
     min_area: float,
     align: AlignMode,
+    radiometry: RadiometryMode,
     device: DeviceName,
     gsd: float | None,
     pixel_size: float | None,
@@ -119,6 +122,7 @@ def detect(
         threshold=threshold,
         gsd=gsd,
         pixel_size=pixel_size,
+        radiometry=radiometry,
         align=AlignConfig(mode=align),
         tiling=TilingConfig(tile_size=tile_size, overlap=overlap),
         predict=PredictConfig(device=device),

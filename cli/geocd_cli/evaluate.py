@@ -14,6 +14,7 @@ from geocd.config import (
     DeviceName,
     ObjectConfig,
     PredictConfig,
+    RadiometryMode,
 )
 from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
@@ -55,6 +56,7 @@ from geocd_cli.reporting import StageProgress, translate_errors
 @options.threshold
 @options.gsd
 @options.align
+@options.radiometry
 @options.device
 @click.option(
     "--min-area",
@@ -77,8 +79,8 @@ from geocd_cli.reporting import StageProgress, translate_errors
 def evaluate(
     data: Path, split: str | None, output: Path | None, overwrite: bool, weights: str,
     pixel_size: float | None, kind: str, values: tuple[str, ...], ignore: int | None,
-    threshold: float | None, gsd: float | None, align: AlignMode, device: DeviceName,
-    min_area: float, iou: float, strict: bool, quiet: bool, as_json: bool,
+    threshold: float | None, gsd: float | None, align: AlignMode, radiometry: RadiometryMode,
+    device: DeviceName, min_area: float, iou: float, strict: bool, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure weights on labelled pairs, beside baselines.
 
@@ -87,7 +89,7 @@ def evaluate(
     """
     config = DetectConfig(
         weights=weights, threshold=threshold, gsd=gsd, pixel_size=pixel_size,
-        align=AlignConfig(mode=align), predict=PredictConfig(device=device),
+        radiometry=radiometry, align=AlignConfig(mode=align), predict=PredictConfig(device=device),
     )  # fmt: skip
     objects = ObjectConfig(min_area=min_area, iou=iou)
     from geocd.assess.evaluation import assess

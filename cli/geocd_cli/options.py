@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from geocd.config import DEFAULT_WEIGHTS, AlignConfig, PredictConfig
+from geocd.config import DEFAULT_WEIGHTS, AlignConfig, DetectConfig, PredictConfig
 
 weights = click.option(
     "--weights", default=DEFAULT_WEIGHTS, show_default=True, metavar="NAME|FILE",
@@ -30,6 +30,11 @@ align = click.option(
     "--align", type=click.Choice(["auto", "off"]), default=AlignConfig().mode, show_default=True,
     help="auto: measure the misregistration, and correct it if that helps. "
     "off: trust the georeferencing.",
+)  # fmt: skip
+radiometry = click.option(
+    "--radiometry", type=click.Choice(["none", "linear"]), default=DetectConfig().radiometry,
+    show_default=True, help="linear: bring after to before's light, band by band, by a line "
+    "fitted to ground that did not change.",
 )  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")

@@ -119,7 +119,7 @@ def run_pair(
                     config=config, overwrite=True)  # fmt: skip
     values = read_pixels(mask)[..., 0]
     reading = _reopen(pair, card, config).with_motion(result.alignment.motion.affine)
-    before, after = _both_dates(reading)
+    before, after = _both_dates(replace(reading, tables=result.radiometry.tables()))
     label = _read_label(pair, labelled, reading.output_grid)
     valid = (values != NOT_OBSERVED) & (label != IGNORE)
     return Sample(
@@ -187,6 +187,7 @@ def _both_dates(pair: RasterPair) -> tuple[Image, Image]:
     ):
         before, _ = first.read(*everything, pair.bands_before)
         after, shown = second.read(*everything, pair.bands_after)
+    after = pair.in_befores_light(after)
     after = np.where(shown, after, before)  # no difference where nothing is known
     return np.moveaxis(before, 0, -1), np.moveaxis(after, 0, -1)
 
