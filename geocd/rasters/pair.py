@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -22,7 +22,6 @@ from shapely.geometry.base import BaseGeometry
 from geocd.errors import ConfigError, CrsMismatchError, GeocdWarning, InputError, NoOverlapError
 from geocd.rasters.grid import Grid
 from geocd.rasters.scene import Sampler, Scene
-from geocd.rasters.warp import PixelMotion, place_through
 
 _SQUARE_ENOUGH = 1.2
 """Pixels whose sides differ by less than this ratio are read as they are."""
@@ -57,7 +56,7 @@ class RasterPair:
         bands_before, bands_after: bands to read, counted from 1.
         stretches: values that become 0 and 255, for each date.
         area: area of interest in before's CRS; None: everything.
-        motion: from (col, row) of ``grid`` to where after shows the same ground; None: there.
+        motion: from (col, row) of ``grid`` to where after shows the same ground.
         tables: what each value of after becomes, shape (bands, 256); None: as they are.
     """
 
@@ -69,10 +68,10 @@ class RasterPair:
     bands_after: tuple[int, ...]
     stretches: tuple[tuple[float, float], tuple[float, float]]
     area: BaseGeometry | None = None
-    motion: PixelMotion | None = None
+    motion: Affine = field(default_factory=Affine.identity)
     tables: NDArray[np.uint8] | None = None
 
-    def with_motion(self, motion: PixelMotion | None) -> RasterPair:
+    def with_motion(self, motion: Affine) -> RasterPair:
         """The same pair with after read through another motion."""
         return replace(self, motion=motion)
 
@@ -82,40 +81,27 @@ class RasterPair:
             return after
         return np.stack([table[band] for table, band in zip(self.tables, after, strict=True)])
 
-    def reader(
-        self, *, step: float = 1.0, window: tuple[slice, slice] | None = None
-    ) -> PairReader:
+    def reader(self, *, step: float = 1.0, motion: Affine | None = None) -> PairReader:
         """A reader of windows; use it as a context manager, in one thread.
 
         Args:
             step: side of a pixel of the reading, in pixels of ``grid``.
-            window: rows and columns of ``grid`` that are read; None: all of it.
+            motion: instead of the pair's own.
         """
-        return PairReader(self, step, window)
+        return PairReader(self, step, self.motion if motion is None else motion)
 
 
 class PairReader:
     """Reads windows of a pair; after goes through reprojection and motion in one resampling."""
 
-    def __init__(
-        self, pair: RasterPair, step: float, window: tuple[slice, slice] | None = None
-    ) -> None:
+    def __init__(self, pair: RasterPair, step: float, motion: Affine) -> None:
         self.pair = pair
-        rows, cols = window or (slice(0, pair.grid.height), slice(0, pair.grid.width))
-        self.grid = pair.grid.crop(rows, cols).scaled(step, step)
+        self.grid = pair.grid.scaled(step, step)
+        # Motion acts on the pixels of pair.grid, so it comes before the decimation.
+        moved = replace(self.grid, transform=pair.grid.transform @ motion @ Affine.scale(step))
         self._before = Sampler(pair.before, self.grid, stretch=pair.stretches[0])
-        self._after = self._moved(Affine.translation(cols.start, rows.start) @ Affine.scale(step))
+        self._after = Sampler(pair.after, moved, stretch=pair.stretches[1])
         self._stack = ExitStack()
-
-    def _moved(self, inner: Affine) -> Sampler:
-        """The sampler of after; ``inner`` leads from pixels of the reading to those of the pair."""
-        pair, motion = self.pair, self.pair.motion
-        if motion is None:
-            return Sampler(pair.after, self.grid, stretch=pair.stretches[1])
-        moved = replace(self.grid, transform=pair.grid.transform @ motion.affine @ inner)
-        # An affine motion is but another georeferencing; GDAL reads through those.
-        place = None if motion.is_affine else place_through(pair.grid, motion, inner)
-        return Sampler(pair.after, moved, stretch=pair.stretches[1], place=place)
 
     def __enter__(self) -> PairReader:
         self._stack.enter_context(self._before)
