@@ -155,7 +155,9 @@ class SiamNestedLite(ChangeNetwork):
             for i in range(self.levels - j):
                 self.node[f"{i}_{j}"] = _node(j * widths[i] + widths[i + 1], widths[i])
         outputs = self.levels - 1
-        self.attention = EnsembleChannelAttention(width, outputs, intra_ratio=4, inter_ratio=12)
+        self.attention = EnsembleChannelAttention(
+            width, outputs, intra_ratio=4, inter_ratio=12, stride=2
+        )
         # Narrowed before it is brought to full resolution, where every channel is dear.
         self.narrow = _node(width * outputs, 24, kernel=1)
         self.full = _node(24 + 2 * bands, 24)
