@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +20,8 @@ SCORE_SCALE = 254
 """A stored score of 254 is 1.0; 255 is kept for 'not observed'."""
 CLASS_CODES = {"building": 1, "road": 2, "change": 3}
 """Values of the classes in a change map; 0 is 'no change'. Binary weights know 'change' only."""
+KINDS = ("building", "road")
+"""What a change polygon can be."""
 CHANGE_MAP_COLOURS = {
     0: (0, 0, 0, 0),
     CLASS_CODES["building"]: (213, 94, 0, 255),
@@ -33,9 +36,43 @@ and all three stand out from vegetation, asphalt and soil.
 """
 
 
+PerClass = float | Mapping[str, float]
+"""A number for every class, or numbers by name: {"building": 0.6, "road": 0.4}."""
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def numbers_of(value: PerClass) -> tuple[float, ...]:
+    """The number, or all the numbers."""
+    return tuple(value.values()) if isinstance(value, Mapping) else (value,)
+
+
+def thresholds_of(
+    value: PerClass | None, classes: Sequence[str], defaults: Sequence[float]
+) -> tuple[float, ...]:
+    """A threshold for each class, in the order of ``classes``.
+
+    Args:
+        value: as in `DetectConfig.threshold`; None and names that are left out: the default.
+        classes: names of the classes.
+        defaults: one a class, 0..1.
+
+    Raises:
+        ConfigError: a name is none of ``classes``.
+    """
+    if value is None:
+        return tuple(defaults)
+    if not isinstance(value, Mapping):
+        return (value,) * len(classes)
+    for name in value:
+        _require(
+            name in classes,
+            f"there is a threshold for {name!r}, the classes are {', '.join(classes)}",
+        )
+    return tuple(value.get(name, d) for name, d in zip(classes, defaults, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +140,18 @@ class PredictConfig:
 class VectorizeConfig:
     """How change polygons are made from the change map."""
 
-    min_area: float = 20.0
-    """Minimum mapping unit: smallest polygon kept, in square metres (pixels without a CRS)."""
+    min_area: PerClass = 20.0
+    """Minimum mapping unit: smallest polygon kept, in square metres (pixels without a CRS); by
+    kind ("building", "road"), or one for both."""
+    grow: PerClass | None = None
+    """Score, 0..1, down to which objects grow around the pixels that reach the threshold
+    (hysteresis); by class, or one for all. None: objects end where the threshold does."""
+    opening: float = 0.0
+    """Radius, in metres (pixels without a CRS), of the disc that must fit into an object: what
+    is thinner goes, and takes no room that others need. 0: nothing goes."""
+    fill_holes: float = 0.0
+    """Holes up to this size are closed, in square metres (pixels without a CRS), unless another
+    object lies in them."""
     simplify: float = 0.6
     """Tolerance of the thinning of outlines, in pixels; 0 keeps the outlines of the pixels."""
     road_elongation: float = 8.0
@@ -113,15 +160,32 @@ class VectorizeConfig:
     """Largest mean width of a road, in metres, where the weights do not tell them (with a CRS)."""
 
     def __post_init__(self) -> None:
-        _require(
-            math.isfinite(self.min_area) and self.min_area >= 0,
-            f"min_area must not be negative, got {self.min_area}",
-        )
+        if isinstance(self.min_area, Mapping):
+            strange = set(self.min_area) - set(KINDS)
+            _require(not strange, f"min_area is by {' and '.join(KINDS)}, got {sorted(strange)}")
+        for number in numbers_of(self.min_area):
+            _require(
+                math.isfinite(number) and number >= 0,
+                f"min_area must not be negative, got {number}",
+            )
+        for number in numbers_of(self.grow) if self.grow is not None else ():
+            _require(0 < number < 1, f"grow must lie between 0 and 1, got {number}")
+        for name in ("opening", "fill_holes"):
+            number = getattr(self, name)
+            _require(
+                math.isfinite(number) and number >= 0, f"{name} must not be negative, got {number}"
+            )
         _require(0 <= self.simplify <= 5, f"simplify must be in 0..5 pixels, got {self.simplify}")
         _require(
             self.road_elongation >= 1, f"road_elongation must be >= 1, got {self.road_elongation}"
         )
         _require(self.road_width > 0, f"road_width must be positive, got {self.road_width}")
+
+    def least_area(self, kind: str) -> float:
+        """Minimum mapping unit of a kind, in square metres (pixels without a CRS)."""
+        if not isinstance(self.min_area, Mapping):
+            return self.min_area
+        return self.min_area.get(kind, VectorizeConfig().least_area(kind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +213,9 @@ class DetectConfig:
     """Name of bundled weights, or the path of a weights file."""
     bands: tuple[int, ...] | None = None
     """Bands to read, counted from 1, in the order of the weights; None: the first ones."""
-    threshold: float | None = None
-    """Least score of a change, 0..1, for every class; None: the thresholds on the weights card."""
+    threshold: PerClass | None = None
+    """Least score of a change, 0..1, for every class or by class; None, and classes that are
+    left out: the thresholds on the weights card."""
     gsd: float | None = None
     """Ground sample distance at which the pair is read, in metres; None: chosen by the card."""
     pixel_size: float | None = None
@@ -163,10 +228,8 @@ class DetectConfig:
     vectorize: VectorizeConfig = field(default_factory=VectorizeConfig)
 
     def __post_init__(self) -> None:
-        if self.threshold is not None:
-            _require(
-                0 < self.threshold < 1, f"threshold must lie between 0 and 1, got {self.threshold}"
-            )
+        for number in numbers_of(self.threshold) if self.threshold is not None else ():
+            _require(0 < number < 1, f"threshold must lie between 0 and 1, got {number}")
         _require(
             self.radiometry in ("none", "linear"),
             f"radiometry must be none or linear, got {self.radiometry!r}",

@@ -11,7 +11,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from geocd.config import CLASS_CODES, NOT_OBSERVED, DetectConfig
+from geocd.config import CLASS_CODES, NOT_OBSERVED, DetectConfig, thresholds_of
 from geocd.errors import ConfigError, DatasetError, GeocdWarning
 from geocd.models.card import WeightsCard
 from geocd.pipeline import class_codes, detect
@@ -88,8 +88,8 @@ def choose_class(
         raise ConfigError(
             f"{card.name} does not tell {kind} change; it tells {', '.join(card.change_classes)}"
         )
-    threshold = card.thresholds[bands[0]] if config.threshold is None else config.threshold
-    return LabelledClass(kind, coding, tuple(sorted(codes)), bands[0], threshold)
+    thresholds = thresholds_of(config.threshold, card.change_classes, card.thresholds)
+    return LabelledClass(kind, coding, tuple(sorted(codes)), bands[0], thresholds[bands[0]])
 
 
 def run_pair(
