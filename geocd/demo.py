@@ -93,9 +93,7 @@ def run_demo(
     result = detect(survey.before, survey.after, output, mask=mask, config=config,
                     overwrite=overwrite, progress=progress)  # fmt: skip
     found = _delivered(result, mask)
-    pair = open_pair(survey.before, survey.after, channels=3).with_motion(
-        result.alignment.motion.affine
-    )
+    pair = open_pair(survey.before, survey.after, channels=3).with_motion(result.alignment.motion)
     with pair.reader() as reader:
         window = reader.read(slice(0, pair.grid.height), slice(0, pair.grid.width))
     # The picture shows before's grid; what was not observed stays neutral.

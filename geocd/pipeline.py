@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -12,22 +11,21 @@ from typing import Any
 
 import geopandas
 import numpy as np
-from affine import Affine
-from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from geocd import outputs
-from geocd.align import Alignment, GrayPair, estimate
+from geocd.align import Alignment, estimate, gray_reader
 from geocd.align.radiometry import RADIOMETRY_OFF, Radiometry, estimate_radiometry
 from geocd.config import CHANGE_MAP_COLOURS, CLASS_CODES, NOT_OBSERVED, DetectConfig
 from geocd.errors import ConfigError, NothingObservedError
 from geocd.maps import check_output, write_changes, write_raster_style
 from geocd.models.card import WeightsCard
 from geocd.models.checkpoint import load_weights
-from geocd.predict.predictor import Predictor, score_rows
+from geocd.predict.flow import score_rows
+from geocd.predict.predictor import Predictor
 from geocd.predict.torch import TorchPredictor
 from geocd.provenance import describe_input, provenance
-from geocd.rasters.pair import PairReader, RasterPair, open_pair
+from geocd.rasters.pair import RasterPair, open_pair
 from geocd.rasters.scene import Sampler, Scene
 from geocd.rasters.write import RowWriter, bounded_cache, write_cog
 from geocd.tiling.stitch import classify
@@ -38,8 +36,6 @@ Progress = Callable[[str, int, int], None]
 
 _ROWS = 512
 """Rows that are made at a time."""
-_LARGEST_STEP = 4.0
-"""How many times smaller a warp may make an image in one go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +198,8 @@ def _detect(
         )  # fmt: skip
     with clock.stage("align"):
         report("align", 0, 1)
-        alignment = _align(pair, config)
-        pair = pair.with_motion(alignment.motion.affine)
+        alignment = estimate(gray_reader(pair), pair.grid.shape, config=config.align)
+        pair = pair.with_motion(alignment.motion)
         radiometry = _normalise(pair, config)
         pair = replace(pair, tables=radiometry.tables())
         report("align", 1, 1)
@@ -284,60 +280,11 @@ class _Workspace:
         self.final_mask = folder / "mask.tif"
 
 
-def _align(pair: RasterPair, config: DetectConfig) -> Alignment:
-    def _read(rows: slice, cols: slice, *, step: float, motion: Affine) -> GrayPair:
-        # A warp that shrinks much holds its whole source at once, so it shrinks a little and
-        # blocks of pixels are averaged here.
-        shrink = math.ceil(step / _LARGEST_STEP)
-        part = _window_pair(pair, rows, cols, motion)
-        with part.reader(step=step / shrink) as reader:
-            strips = list(_gray_strips(reader, shrink))
-        return GrayPair(*(np.concatenate(arrays) for arrays in zip(*strips, strict=True)))
-
-    return estimate(_read, pair.grid.shape, config=config.align)
-
-
 def _normalise(pair: RasterPair, config: DetectConfig) -> Radiometry:
     if config.radiometry == "none":
         return RADIOMETRY_OFF
     with pair.reader() as reader:
         return estimate_radiometry(reader.read_dates, pair.grid.shape)
-
-
-def _window_pair(pair: RasterPair, rows: slice, cols: slice, motion: Affine) -> RasterPair:
-    """The pair cut to a window; motion acts on the uncut grid and is moved along."""
-    corner = Affine.translation(cols.start, rows.start)
-    return replace(pair, grid=pair.grid.crop(rows, cols), motion=~corner @ motion @ corner)
-
-
-def _gray_strips(reader: PairReader, shrink: int) -> Iterator[tuple[Any, ...]]:
-    """Gray values and validity of both dates, ``shrink`` times smaller, from top to bottom."""
-    height, width = reader.grid.shape
-    rows = max(1, _ROWS // shrink) * shrink
-    for top in range(0, height, rows):
-        window = slice(top, min(top + rows, height)), slice(0, width)
-        before, valid_before, after, valid_after = reader.read_dates(*window)
-        first, seen_first = _shrunk(before, valid_before, shrink)
-        second, seen_second = _shrunk(after, valid_after, shrink)
-        yield first, second, seen_first, seen_second
-
-
-def _shrunk(
-    image: NDArray[np.uint8], valid: NDArray[np.bool_], shrink: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The gray mean of the valid pixels of every block; valid where half of the block is."""
-    gray = np.where(valid, image.mean(axis=0, dtype=np.float32), 0)
-    if shrink == 1:
-        return gray.astype(np.uint8), valid
-    pad = [(0, -length % shrink) for length in valid.shape]
-    blocks = [
-        np.pad(plane.astype(np.float32), pad).reshape(
-            (valid.shape[0] + pad[0][1]) // shrink, shrink, -1, shrink
-        ).sum(axis=(1, 3))
-        for plane in (gray, valid)
-    ]  # fmt: skip
-    mean = blocks[0] / np.maximum(blocks[1], 1)
-    return mean.astype(np.uint8), blocks[1] >= shrink * shrink / 2
 
 
 def _predict(
@@ -351,7 +298,7 @@ def _predict(
         RowWriter(path, pair.grid, bands=classes) as writer,
         closing(
             score_rows(
-                predictor, reader.read, pair.grid.shape, tiling=config.tiling,
+                predictor, reader.read_part, pair.grid.shape, tiling=config.tiling,
                 batch_size=config.predict.batch_size,
                 progress=lambda done, total: report("predict", done, total),
             )

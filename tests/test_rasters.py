@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+from geocd.align import Motion
 from geocd.errors import (
     BandError,
     ConfigError,
@@ -323,7 +324,7 @@ def test_a_motion_is_applied_together_with_the_reading(tmp_path):
     shifted = np.roll(image, (4, -3), axis=(1, 2))
     before = write_raster(tmp_path / "a.tif", image, crs=UTM, transform=NORTH_UP)
     after = write_raster(tmp_path / "b.tif", shifted, crs=UTM, transform=NORTH_UP)
-    pair = open_pair(before, after, channels=3).with_motion(Affine.translation(-3, 4))
+    pair = open_pair(before, after, channels=3).with_motion(Motion(Affine.translation(-3, 4)))
     with pair.reader() as reader:
         window = reader.read(slice(10, 90), slice(10, 110))
     np.testing.assert_array_equal(window.before, window.after)

@@ -3,6 +3,7 @@
 from geocd.align.alignment import Alignment, Residuals, Status, TiePoints
 from geocd.align.estimate import estimate, estimate_arrays
 from geocd.align.field import Motion
+from geocd.align.gray import gray_reader
 from geocd.align.reader import GrayPair, PairReader
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "TiePoints",
     "estimate",
     "estimate_arrays",
+    "gray_reader",
 ]

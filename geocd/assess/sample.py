@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
 
 from geocd.config import CLASS_CODES, NOT_OBSERVED, DetectConfig, thresholds_of
@@ -118,7 +117,7 @@ def run_pair(
     result = detect(pair.before, pair.after, scratch / "changes.gpkg", mask=mask, scores=scores,
                     config=config, overwrite=True)  # fmt: skip
     values = read_pixels(mask)[..., 0]
-    reading = _reopen(pair, card, config).with_motion(result.alignment.motion.affine)
+    reading = _reopen(pair, card, config).with_motion(result.alignment.motion)
     before, after = _both_dates(replace(reading, tables=result.radiometry.tables()))
     label = _read_label(pair, labelled, reading.output_grid)
     valid = (values != NOT_OBSERVED) & (label != IGNORE)
@@ -175,15 +174,11 @@ def _reopen(pair: LabelledPair, card: WeightsCard, config: DetectConfig) -> Rast
 
 def _both_dates(pair: RasterPair) -> tuple[Image, Image]:
     """Both dates on before's grid, after as it was aligned."""
-    grid, reading = pair.output_grid, pair.grid.transform
-    # Motion acts on pixels of the reading grid: there, move, and back to the ground.
-    moved = replace(
-        grid, transform=Affine(*(reading @ pair.motion @ ~reading @ grid.transform)[:6])
-    )
+    grid = pair.output_grid
     everything = slice(0, grid.height), slice(0, grid.width)
     with (
         Sampler(pair.before, grid, stretch=pair.stretches[0]) as first,
-        Sampler(pair.after, moved, stretch=pair.stretches[1]) as second,
+        pair.after_on(grid) as second,
     ):
         before, _ = first.read(*everything, pair.bands_before)
         after, shown = second.read(*everything, pair.bands_after)

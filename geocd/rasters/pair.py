@@ -6,10 +6,9 @@ import math
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import geopandas
 import numpy as np
 import shapely
@@ -20,8 +19,10 @@ from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from geocd.errors import ConfigError, CrsMismatchError, GeocdWarning, InputError, NoOverlapError
+from geocd.rasters.fill import fill_unobserved
 from geocd.rasters.grid import Grid
 from geocd.rasters.scene import Sampler, Scene
+from geocd.rasters.warp import PixelMotion, place_through
 
 _SQUARE_ENOUGH = 1.2
 """Pixels whose sides differ by less than this ratio are read as they are."""
@@ -35,12 +36,14 @@ class PairWindow:
     """A window of both dates.
 
     Attributes:
-        before, after: shape (bands, height, width), uint8, 0..255; neutral where not valid.
-        valid: shape (height, width), True where both dates were observed.
+        before, after: shape (bands, height, width), uint8, 0..255.
+        seen: shape (height, width), True where both dates were observed.
+        valid: True where they were, and in the area of interest.
     """
 
     before: NDArray[np.uint8]
     after: NDArray[np.uint8]
+    seen: NDArray[np.bool_]
     valid: NDArray[np.bool_]
 
 
@@ -56,7 +59,7 @@ class RasterPair:
         bands_before, bands_after: bands to read, counted from 1.
         stretches: values that become 0 and 255, for each date.
         area: area of interest in before's CRS; None: everything.
-        motion: from (col, row) of ``grid`` to where after shows the same ground.
+        motion: from (col, row) of ``grid`` to where after shows the same ground; None: there.
         tables: what each value of after becomes, shape (bands, 256); None: as they are.
     """
 
@@ -68,10 +71,10 @@ class RasterPair:
     bands_after: tuple[int, ...]
     stretches: tuple[tuple[float, float], tuple[float, float]]
     area: BaseGeometry | None = None
-    motion: Affine = field(default_factory=Affine.identity)
+    motion: PixelMotion | None = None
     tables: NDArray[np.uint8] | None = None
 
-    def with_motion(self, motion: Affine) -> RasterPair:
+    def with_motion(self, motion: PixelMotion | None) -> RasterPair:
         """The same pair with after read through another motion."""
         return replace(self, motion=motion)
 
@@ -81,26 +84,39 @@ class RasterPair:
             return after
         return np.stack([table[band] for table, band in zip(self.tables, after, strict=True)])
 
-    def reader(self, *, step: float = 1.0, motion: Affine | None = None) -> PairReader:
+    def after_on(self, grid: Grid) -> Sampler:
+        """After on any grid in before's CRS, seen through the motion in one resampling."""
+        motion = self.motion
+        if motion is None or (motion.is_affine and motion.affine == Affine.identity()):
+            return Sampler(self.after, grid, stretch=self.stretches[1])
+        # Motion acts on the pixels of the pair's grid.
+        inner = ~self.grid.transform @ grid.transform
+        moved = replace(grid, transform=self.grid.transform @ motion.affine @ inner)
+        # An affine motion is but another georeferencing; GDAL reads through those.
+        place = None if motion.is_affine else place_through(self.grid, motion, inner)
+        return Sampler(self.after, moved, stretch=self.stretches[1], place=place)
+
+    def reader(self, *, step: float = 1.0, window: tuple[slice, slice] | None = None) -> PairReader:
         """A reader of windows; use it as a context manager, in one thread.
 
         Args:
             step: side of a pixel of the reading, in pixels of ``grid``.
-            motion: instead of the pair's own.
+            window: rows and columns of ``grid`` that are read; None: all of it.
         """
-        return PairReader(self, step, self.motion if motion is None else motion)
+        return PairReader(self, step, window)
 
 
 class PairReader:
     """Reads windows of a pair; after goes through reprojection and motion in one resampling."""
 
-    def __init__(self, pair: RasterPair, step: float, motion: Affine) -> None:
+    def __init__(
+        self, pair: RasterPair, step: float, window: tuple[slice, slice] | None = None
+    ) -> None:
         self.pair = pair
-        self.grid = pair.grid.scaled(step, step)
-        # Motion acts on the pixels of pair.grid, so it comes before the decimation.
-        moved = replace(self.grid, transform=pair.grid.transform @ motion @ Affine.scale(step))
+        rows, cols = window or (slice(0, pair.grid.height), slice(0, pair.grid.width))
+        self.grid = pair.grid.crop(rows, cols).scaled(step, step)
         self._before = Sampler(pair.before, self.grid, stretch=pair.stretches[0])
-        self._after = Sampler(pair.after, moved, stretch=pair.stretches[1])
+        self._after = pair.after_on(self.grid)
         self._stack = ExitStack()
 
     def __enter__(self) -> PairReader:
@@ -120,36 +136,22 @@ class PairReader:
         return before, valid_before, self.pair.in_befores_light(after), valid_after
 
     def read(self, rows: slice, cols: slice) -> PairWindow:
+        """Like ``read_part``, with what was not seen filled from its surroundings."""
+        part = self.read_part(rows, cols)
+        before, after = (fill_unobserved(image, part.seen) for image in (part.before, part.after))
+        return replace(part, before=before, after=after)
+
+    def read_part(self, rows: slice, cols: slice) -> PairWindow:
         """The window of ``grid`` that the slices select; both need a start and a stop."""
         before, valid_before, after, valid_after = self.read_dates(rows, cols)
-        valid = valid_before & valid_after
-        if not valid.all():
-            before, after = _fill(before, valid), _fill(after, valid)
-        if self.pair.area is not None and valid.any():
+        seen = valid_before & valid_after
+        valid = seen
+        if self.pair.area is not None and seen.any():
             part = self.grid.crop(rows, cols)
-            valid &= geometry_mask(
+            valid = seen & geometry_mask(
                 [self.pair.area], part.shape, part.transform, invert=True, all_touched=False
             )
-        return PairWindow(before, after, valid)
-
-
-def _fill(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The image with what was not observed on both dates filled from its surroundings.
-
-    The edge of a hole on one date would otherwise look like change to a network. Narrow gaps
-    between tiles take their neighbours' colour, wide holes the mean of the window.
-    """
-    if not valid.any():
-        return np.full_like(image, 127)
-    planes = np.moveaxis(image, 0, -1).astype(np.float32)  # (height, width, bands)
-    weight = valid.astype(np.float32)
-    near = cv2.blur(weight, (9, 9))[..., None]
-    blurred = cv2.blur(planes * weight[..., None], (9, 9)).reshape(planes.shape)
-    mean = planes[valid].mean(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        filled = np.where(near > 1e-3, blurred / near, mean)
-    out = np.where(valid[..., None], planes, filled)
-    return np.moveaxis(out, -1, 0).astype(np.uint8)
+        return PairWindow(before, after, seen, valid)
 
 
 def load_area(path: Path, grid: Grid) -> BaseGeometry:

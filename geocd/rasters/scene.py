@@ -26,6 +26,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geocd.errors import BandError, CrsMismatchError, InputError, RasterOpenError
 from geocd.rasters.grid import Grid, apply_transform, reproject_geometry
+from geocd.rasters.warp import FieldWarp, Place, transform_array
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ _TILE_SUFFIXES = {".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg", ".jp2", ".we
 # CRS is named does not matter, as long as it is the same on both sides.
 _PLANE = CRS.from_epsg(3857)
 _MAX_OPEN = 48
+_ASTRAY_PROBES = 65
 _STRETCH_SIZE = 512
 _STRETCH_PERCENTILES = (0.5, 99.5)
 _DATE_TAGS = ("ACQUISITIONDATETIME", "ACQUISITION_DATE", "DATETIME", "TIFFTAG_DATETIME")
@@ -294,6 +296,8 @@ class Sampler:
         grid: the grid to read on, in any CRS that the scene's can be transformed to.
         stretch: values that become 0 and 255.
         resampling: the kernel; it widens by itself where the grid is coarser than the scene.
+        place: the ground that pixels of the grid show, where that is not ``grid.transform``:
+            a motion with a field. The kernel is cubic then. ``grid`` stays near that ground.
     """
 
     def __init__(
@@ -303,10 +307,12 @@ class Sampler:
         *,
         stretch: tuple[float, float] = (0.0, 255.0),
         resampling: Resampling = Resampling.cubic,
+        place: Place | None = None,
     ) -> None:
         self.scene, self.grid, self.stretch = scene, grid, stretch
-        self.resampling = resampling
+        self.resampling, self._place = resampling, place
         self._open: OrderedDict[int, tuple[Any, WarpedVRT]] = OrderedDict()
+        self._fields: dict[int, FieldWarp] = {}
 
     def __enter__(self) -> Sampler:
         return self
@@ -321,6 +327,17 @@ class Sampler:
         dataset.close()
 
     @cached_property
+    def _astray(self) -> float:
+        """How far ``place`` may lead from ``grid``, in CRS units."""
+        if self._place is None:
+            return 0.0
+        mesh = np.meshgrid(*(np.linspace(0, n, _ASTRAY_PROBES) for n in self.grid.shape[::-1]))
+        points = np.stack(mesh, axis=-1).reshape(-1, 2)
+        away = self._place(points) - transform_array(self.grid.transform, points)
+        # A quarter more, for what lies between the points that are asked.
+        return 1.25 * float(np.hypot(away[:, 0], away[:, 1]).max())
+
+    @cached_property
     def _reach(self) -> list[tuple[slice, slice] | None]:
         """Rows and columns of the grid that each tile may touch."""
         margin = Grid(
@@ -333,7 +350,7 @@ class Sampler:
             if tile.grid.crs is not None and self.grid.crs is not None:
                 outline = reproject_geometry(outline, tile.grid.crs, self.grid.crs)
             # A footprint's curved edges may bulge between its vertices.
-            span = outline.buffer(4 * max(self.grid.pixel_size))
+            span = outline.buffer(4 * max(self.grid.pixel_size) + self._astray)
             found = margin.slices_over(span)
             reach.append(found)
         return reach
@@ -398,6 +415,8 @@ class Sampler:
         tile = self.scene.tiles[index]
         with _reading(tile.path):
             vrt = self._vrt(index)
+            if self._place is not None:
+                return self._read_field(index, rows, cols, bands)
             alpha = tile.alpha or vrt.count
             # A band that is wanted several times is read once.
             unique = sorted(set(bands))
@@ -408,6 +427,18 @@ class Sampler:
         if values.dtype.kind == "f":
             usable &= np.isfinite(values).all(axis=0)
         return values, usable
+
+    def _read_field(
+        self, index: int, rows: slice, cols: slice, bands: Sequence[int]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        assert self._place is not None
+        tile = self.scene.tiles[index]
+        if index not in self._fields:
+            self._fields[index] = FieldWarp(self._place, self.grid, tile.grid)
+        unique = sorted(set(bands))
+        warp, dataset = self._fields[index], self._open[index][0]
+        values, usable = warp.read(dataset, rows, cols, unique, self.scene.dtype)
+        return values[[unique.index(band) for band in bands]], usable
 
     def read(
         self, rows: slice, cols: slice, bands: Sequence[int]
