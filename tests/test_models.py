@@ -23,13 +23,11 @@ from geocd.errors import (
 )
 from geocd.models.card import WeightsCard
 from geocd.models.checkpoint import (
-    bundled_weights,
-    find_weights,
     import_checkpoint,
     load_weights,
-    read_card,
     save_weights,
 )
+from geocd.models.files import bundled_weights, find_weights, read_card
 from geocd.models.registry import known_models
 from geocd.models.snunet import SiamNestedUNet, SNUNet
 from geocd_cli.models import models

@@ -19,7 +19,7 @@ def info(as_json: bool) -> None:
     import rasterio
     import torch
 
-    from geocd.models.checkpoint import bundled_weights
+    from geocd.models.files import bundled_weights
     from geocd.provenance import library_versions
 
     facts: dict[str, object] = dict(library_versions())

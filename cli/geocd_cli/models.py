@@ -19,7 +19,7 @@ def models() -> None:
 @translate_errors
 def list_models() -> None:
     """Bundled weights, then architectures with their options, defaults first."""
-    from geocd.models.checkpoint import bundled_weights, find_weights, read_card
+    from geocd.models.files import bundled_weights, find_weights, read_card
     from geocd.models.registry import known_models, known_options
 
     click.echo("weights (for --weights):")
@@ -38,7 +38,7 @@ def list_models() -> None:
 @translate_errors
 def show(weights: str) -> None:
     """Print the card of WEIGHTS, a bundled name or a file, as JSON."""
-    from geocd.models.checkpoint import find_weights, read_card
+    from geocd.models.files import find_weights, read_card
 
     click.echo(read_card(find_weights(weights)).to_json())
 

@@ -30,7 +30,7 @@ from geocd.assess.sample import LabelledClass, Sample, choose_class, run_pair
 from geocd.config import DetectConfig, ObjectConfig
 from geocd.errors import DatasetError, GeocdWarning, InputError
 from geocd.models.card import WeightsCard
-from geocd.models.checkpoint import find_weights, read_card
+from geocd.models.files import find_weights, read_card
 from geocd.training.datasets import LabelCoding, load_pairs
 
 _SHOWN = 10

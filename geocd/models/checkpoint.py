@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,23 +10,19 @@ from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from geocd.errors import (
     DamagedWeightsError,
     PickleRefusedError,
-    UnknownWeightsError,
     WeightsError,
 )
 from geocd.models.card import NONE, WeightsCard
+from geocd.models.files import CARD_KEY, find_weights, read_checked, tensors_sha256
 from geocd.models.network import ChangeNetwork
 from geocd.models.registry import build_model
 from geocd.outputs import check_writable, replacing
-
-_CARD = "geocd.card"
-_BUNDLED = Path(__file__).parent / "weights"
-_FOREIGN = {".pt", ".pth", ".ckpt", ".bin", ".tar"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,63 +31,6 @@ class Weights:
 
     network: ChangeNetwork
     card: WeightsCard
-
-
-def bundled_weights() -> list[str]:
-    """Names of the weights that come with geocd, sorted."""
-    return sorted(p.stem for p in _BUNDLED.glob("*.safetensors"))
-
-
-def find_weights(name: str) -> Path:
-    """The file of bundled weights, or of weights given by their path.
-
-    Raises:
-        UnknownWeightsError: neither a bundled name nor a file.
-        WeightsError: a checkpoint of another program, which must be imported first.
-    """
-    if name in bundled_weights():
-        return _BUNDLED / f"{name}.safetensors"
-    path = Path(name)
-    if not path.is_file():
-        raise UnknownWeightsError(
-            f"no weights called {name!r} and no file of that name; "
-            f"bundled are {', '.join(bundled_weights()) or 'none'}"
-        )
-    if path.suffix.lower() in _FOREIGN:
-        raise WeightsError(
-            f"{path} is a PyTorch checkpoint; convert it first: "
-            f"geocd models import {path} -o {path.with_suffix('.safetensors').name}"
-        )
-    return path
-
-
-def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def read_card(path: Path) -> WeightsCard:
-    """The card of a weights file, without its tensors.
-
-    Raises:
-        DamagedWeightsError: no safetensors file, or one without a card.
-    """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_CARD)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise DamagedWeightsError(
-            f"{path} is damaged or no weights file ({error}); fetch it again"
-        ) from None
-    if text is None:
-        raise DamagedWeightsError(
-            f"{path} has no geocd card; convert it with: geocd models import {path} -o OUT"
-        )
-    return WeightsCard.from_json(text)
 
 
 def load_weights(name: str) -> Weights:
@@ -104,11 +42,21 @@ def load_weights(name: str) -> Weights:
         WeightsError: the tensors do not fit the architecture.
     """
     path = find_weights(name)
-    card = read_card(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    if _tensors_sha256(tensors) != card.tensors_sha256:
-        raise DamagedWeightsError(f"{path}: the tensors do not match the card; fetch it again")
+    card, content = read_checked(path)
+    return read_network(card, content, source=str(path))
+
+
+def read_network(card: WeightsCard, content: bytes, *, source: str) -> Weights:
+    """The network of a weights file that ``read_checked`` read.
+
+    Args:
+        card: of the file.
+        content: of the whole file.
+        source: its name, for people.
+
+    Raises:
+        WeightsError: the tensors do not fit the architecture.
+    """
     network = build_model(
         card.architecture,
         bands=len(card.bands),
@@ -116,7 +64,7 @@ def load_weights(name: str) -> Weights:
         width=card.width,
         options=card.options,
     )
-    _load_state(network, tensors, str(path))
+    _load_state(network, load(content), source)
     return Weights(network.eval(), card)
 
 
@@ -173,10 +121,10 @@ def save_weights(
             f"{len(broken)} tensors hold numbers that are not finite, {broken[0]} for one; "
             "the weights are not written"
         )
-    card = dataclasses.replace(card, tensors_sha256=_tensors_sha256(tensors))
+    card = dataclasses.replace(card, tensors_sha256=tensors_sha256(save(tensors)))
     with replacing(path) as temporary:
         # save_file would give the file the mode 0600.
-        temporary.write_bytes(save(tensors, metadata={_CARD: card.to_json()}))
+        temporary.write_bytes(save(tensors, metadata={CARD_KEY: card.to_json()}))
     return card
 
 
