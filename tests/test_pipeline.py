@@ -26,7 +26,7 @@ from geocd.errors import (
     OutputExistsError,
     RasterOpenError,
 )
-from geocd.predict.predictor import prefetch, score_rows
+from geocd.predict.flow import prefetch, score_rows
 from geocd.predict.torch import TorchPredictor
 from geocd.rasters.write import read_provenance
 from geocd.testing import paint_scene, write_raster
@@ -377,7 +377,7 @@ def test_windows_that_nobody_observed_are_not_run():
     class _Strip:
         def __init__(self, rows, cols):
             self.before = self.after = before[:, rows, cols]
-            self.valid = valid[rows, cols]
+            self.seen = self.valid = valid[rows, cols]
 
     tiling = TilingConfig(tile_size=64, overlap=0)
     rows = list(score_rows(predictor, _Strip, (128, 256), tiling=tiling, batch_size=1))

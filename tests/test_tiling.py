@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from geocd.config import TilingConfig
 from geocd.errors import ConfigError, ShapeError
-from geocd.tiling.stitch import Stitcher, blending_window, classify, encode_scores
-from geocd.tiling.windows import Window, count, split, starts
+from geocd.tiling.stitch import Stitcher, classify, hide_unobserved
+from geocd.tiling.windows import Window, blending_weights, count, split, starts
 
 sides = st.integers(1, 300)
 tiles = st.sampled_from([32, 48, 64, 256])
@@ -41,57 +41,88 @@ def test_neighbouring_windows_share_at_least_the_overlap(length, tile, share):
     assert len(set(begins)) == len(begins)
 
 
+def _stitched(image, config, *, skipped=()):
+    """An image (classes, height, width) cut into windows and put together again."""
+    shape = image.shape[1:]
+    stitcher = Stitcher(shape, len(image), config)
+    parts = []
+    for _, row in itertools.groupby(split(shape, config), key=lambda w: w.row):
+        for window in row:
+            if window not in skipped:
+                stitcher.add(window, image[(slice(None), *window.slices)])
+        rows, levels = stitcher.take()
+        assert rows.start == sum(part.shape[1] for part in parts)
+        parts.append(levels)
+    return np.concatenate(parts, axis=1)
+
+
 @settings(deadline=None)
 @given(sides, sides, tiles, shares)
 def test_stitching_undoes_splitting(height, width, tile, share):
     config = TilingConfig(tile_size=tile, overlap=int(share * tile))
     image = np.random.default_rng(0).integers(0, 255, (2, height, width), np.uint8)
-    stitcher = Stitcher((height, width), 2)
-    rows, tops = [], starts(height, config.tile_size, config.overlap)
-    for index, top in enumerate(tops):
-        for window in split((height, width), config):
-            if window.row == top:
-                weight = blending_window(window.shape, config.overlap)
-                stitcher.add(window, image[(slice(None), *window.slices)], weight=weight)
-        first, part = stitcher.take(tops[index + 1] if index + 1 < len(tops) else height)
-        assert first == sum(p.shape[1] for p in rows)
-        rows.append(part)
-    np.testing.assert_allclose(np.concatenate(rows, axis=1), image, atol=1e-3)
+    np.testing.assert_array_equal(_stitched(image, config), image)
 
 
-def _peak_bytes(height: int) -> int:
-    config = TilingConfig(tile_size=64, overlap=32)
-    tops = starts(height, 64, 32)
-    stitcher = Stitcher((height, 2048), 1)
-    weight = blending_window((64, 64), 32)
-    score = np.ones((1, 64, 64), np.uint8)
+@settings(deadline=None)
+@given(sides, sides, tiles, shares, st.data())
+def test_a_window_that_is_left_out_spoils_nothing_but_itself(height, width, tile, share, data):
+    config = TilingConfig(tile_size=tile, overlap=int(share * tile))
+    image = np.random.default_rng(0).integers(0, 255, (1, height, width), np.uint8)
+    hole = data.draw(st.sampled_from(list(split((height, width), config))))
+    outside = np.ones((height, width), bool)
+    outside[hole.slices] = False
+    result = _stitched(image, config, skipped=(hole,))
+    np.testing.assert_array_equal(result[0][outside], image[0][outside])
+
+
+def _peak_bytes(shape: tuple[int, int], overlap: int) -> int:
+    config = TilingConfig(tile_size=64, overlap=overlap)
+    stitcher = Stitcher(shape, 1, config)
+    level = np.ones((1, 64, 64), np.uint8)
     tracemalloc.start()
-    for index, top in enumerate(tops):
-        for window in split((64, 2048), config):
-            stitcher.add(Window(top, window.col, 64, 64), score, weight=weight)
-        stitcher.take(tops[index + 1] if index + 1 < len(tops) else height)
+    for _, row in itertools.groupby(split(shape, config), key=lambda w: w.row):
+        for window in row:
+            stitcher.add(window, level)
+        stitcher.take()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
 
 
 def test_stitching_memory_does_not_depend_on_the_height():
-    assert _peak_bytes(6400) < 1.05 * _peak_bytes(640)
+    assert _peak_bytes((6400, 2048), 32) < 1.05 * _peak_bytes((640, 2048), 32)
 
 
-@given(sides, sides, st.integers(0, 200))
-def test_blending_weights_are_positive_and_symmetric(height, width, margin):
-    weight = blending_window((height, width), margin)
-    assert weight.min() > 0
-    np.testing.assert_array_equal(weight, weight[::-1, ::-1])
+def test_stitching_memory_grows_with_the_overlap_and_not_with_floats_of_the_tile():
+    width = 20_000
+    # The shared rows of two strips in floats, the finished rows in bytes, the one after them.
+    assert _peak_bytes((232, width), 8) < width * (2 * 4 * 8 + 2 * 64) * 1.1
 
 
-def test_a_window_above_taken_rows_is_refused():
-    stitcher = Stitcher((64, 32), 1)
-    stitcher.take(32)
-    with pytest.raises(ShapeError, match="taken already"):
-        stitcher.add(Window(0, 0, 32, 32), np.zeros((1, 32, 32), np.uint8),
-                     weight=np.ones((32, 32), np.float32))  # fmt: skip
+@given(sides, tiles, shares)
+def test_shares_are_positive_and_sum_to_one_everywhere(length, tile, share):
+    config = TilingConfig(tile_size=tile, overlap=int(share * tile))
+    shares = blending_weights(length, config)
+    total = np.zeros(length)
+    for start, part in zip(starts(length, tile, config.overlap), shares, strict=True):
+        assert part.min() > 0
+        total[start : start + len(part)] += part
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [Window(0, 0, 32, 32), Window(32, 5, 32, 32)])
+def test_a_window_out_of_turn_is_refused(window):
+    stitcher = Stitcher((64, 64), 1, TilingConfig(tile_size=32, overlap=0))
+    stitcher.add(Window(0, 32, 32, 32), np.zeros((1, 32, 32), np.uint8))
+    with pytest.raises(ShapeError, match="order of split"):
+        stitcher.add(window, np.zeros((1, 32, 32), np.uint8))
+
+
+def test_scores_that_do_not_fit_their_window_are_refused():
+    stitcher = Stitcher((64, 64), 1, TilingConfig(tile_size=32, overlap=0))
+    with pytest.raises(ShapeError, match="needs levels"):
+        stitcher.add(Window(0, 0, 32, 32), np.zeros((2, 32, 32), np.uint8))
 
 
 def test_the_class_with_the_larger_margin_wins():
@@ -101,19 +132,10 @@ def test_the_class_with_the_larger_margin_wins():
 
 
 def test_what_is_not_observed_is_neither_change_nor_no_change():
-    scores = np.full((1, 2, 2), 229, np.float32)
-    scores[0, 1, 1] = np.nan
+    scores = np.full((1, 2, 2), 229, np.uint8)
     valid = np.array([[True, False], [True, True]])
-    encoded = encode_scores(scores, valid)
-    assert classify(encoded, (0.5,), (1,)).tolist() == [[1, 255], [1, 255]]
-
-
-@given(st.floats(0, 1, width=32))
-def test_a_stored_score_is_within_half_a_step_and_never_means_not_observed(score):
-    level = np.full((1, 1, 1), score * 254, np.float32)
-    stored = encode_scores(level, np.ones((1, 1), bool))[0, 0, 0]
-    assert stored <= 254
-    assert abs(stored / 254 - score) <= 0.5 / 254 + 1e-6
+    encoded = hide_unobserved(scores, valid)
+    assert classify(encoded, (0.5,), (1,)).tolist() == [[1, 255], [1, 1]]
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(250, 64), (16, 0), (256, 256), (256, -1)])

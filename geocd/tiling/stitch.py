@@ -1,112 +1,113 @@
-"""Putting window scores together: weighted sums in a slab of rows, streamed out as they finish."""
+"""Putting window scores together: shares summed in a narrow front, streamed out as they finish."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geocd.config import NOT_OBSERVED, SCORE_SCALE
+from geocd.config import NOT_OBSERVED, SCORE_SCALE, TilingConfig
 from geocd.errors import ShapeError
-from geocd.tiling.windows import Window
-
-
-def blending_window(shape: tuple[int, int], margin: int) -> NDArray[np.float32]:
-    """Weights of a window's pixels: 1 inside, falling smoothly over ``margin`` to the edges.
-
-    Never zero, so that the rim of the raster, which only one window sees, keeps its score.
-
-    Args:
-        shape: (height, width) of the window.
-        margin: pixels over which the weight falls; the overlap of neighbours.
-    """
-
-    def _axis(length: int) -> NDArray[np.float64]:
-        reach = min(margin, length // 2)
-        ramp = np.ones(length)
-        if reach > 0:
-            fall = 0.5 - 0.5 * np.cos(np.pi * (np.arange(reach) + 0.5) / reach)
-            ramp[:reach], ramp[-reach:] = fall, fall[::-1]
-        return np.maximum(ramp, 1e-3)
-
-    return np.outer(_axis(shape[0]), _axis(shape[1])).astype(np.float32)
+from geocd.tiling.windows import Window, blending_weights, starts
 
 
 class Stitcher:
-    """Averages overlapping window scores, holding only the rows that are still open.
+    """Blends overlapping window scores, holding only the pixels that are still open.
 
-    Windows come in the order of ``split``: row by row from the top. Memory is
-    ``classes x (tile + overlap) x width`` floats, whatever the raster's height.
+                left to right ->
+        ┌─────────────────┬──────┐
+        │ levels of the   │ open │   open: one window, in floats
+        │ strip, finished │      │
+        ├─────────────────┤      │
+        │ below: floats   │      │   rows that the next strip of windows shares
+        └─────────────────┴──────┘
+
+    Windows come in the order of ``split``; those that nobody observed may be left out. Memory is
+    ``classes x width x (4 x overlap + tile)`` bytes, whatever the raster's height.
 
     Args:
         shape: (height, width) of the raster.
         classes: planes of a score array.
+        config: tile size and overlap.
     """
 
-    def __init__(self, shape: tuple[int, int], classes: int) -> None:
+    def __init__(self, shape: tuple[int, int], classes: int, config: TilingConfig) -> None:
+        height, width = shape
         self.shape, self.classes = shape, classes
-        self._top = 0
-        self._sum = np.zeros((classes, 0, shape[1]), np.float32)
-        self._weight = np.zeros((0, shape[1]), np.float32)
+        self.tile = min(config.tile_size, height), min(config.tile_size, width)
+        self._tops = starts(height, config.tile_size, config.overlap)
+        self._lefts = starts(width, config.tile_size, config.overlap)
+        self._shares = blending_weights(height, config), blending_weights(width, config)
+        self._strip = -1
+        self._below = np.zeros((classes, 0, width), np.float32)
+        self._next_strip()
 
-    def add(
-        self, window: Window, scores: NDArray[np.uint8], *, weight: NDArray[np.float32]
-    ) -> None:
+    def _next_strip(self) -> None:
+        self._strip += 1
+        if self._strip == len(self._tops):
+            return
+        end = [*self._tops[1:], self.shape[0]][self._strip]
+        rows, width = end - self._tops[self._strip], self.shape[1]
+        self._above = self._below
+        self._levels = np.zeros((self.classes, rows, width), np.uint8)
+        self._below = np.zeros((self.classes, self.tile[0] - rows, width), np.float32)
+        self._left = 0
+        self._open = np.zeros((self.classes, *self.tile), np.float32)
+        self._open[:, : self._above.shape[1]] += self._above[:, :, : self.tile[1]]
+
+    def add(self, window: Window, levels: NDArray[np.uint8]) -> None:
         """Add the scores of a window.
 
         Args:
-            window: not above rows that were taken already.
-            scores: shape (classes, height, width), levels 0..254.
-            weight: shape (height, width), positive.
+            window: of the strip that is being stitched, right of those that were added.
+            levels: shape (classes, height, width), 0..254.
 
         Raises:
-            ShapeError: the arrays do not fit the window, or its rows are gone.
+            ShapeError: the array does not fit the window, or it is not this window's turn.
         """
-        if scores.shape != (self.classes, *window.shape) or weight.shape != window.shape:
+        if levels.shape != (self.classes, *window.shape) or window.shape != self.tile:
             raise ShapeError(
-                f"window {window} needs scores of {(self.classes, *window.shape)} and weights of "
-                f"{window.shape}, got {scores.shape} and {weight.shape}"
+                f"window {window} needs levels of {(self.classes, *self.tile)}, got {levels.shape}"
             )
-        if window.row < self._top:
-            raise ShapeError(f"rows from {window.row} on were taken already, up to {self._top}")
-        self._grow(window.row + window.height - self._top)
-        rows = slice(window.row - self._top, window.row - self._top + window.height)
-        cols = window.slices[1]
-        self._sum[:, rows, cols] += scores * weight
-        self._weight[rows, cols] += weight
+        strip = self._strip
+        if [window.row] != self._tops[strip : strip + 1] or window.col < self._left:
+            raise ShapeError(f"it is not the turn of {window}; add windows in the order of split")
+        self._advance(window.col)
+        rows, cols = self._shares[0][strip], self._shares[1][self._lefts.index(window.col)]
+        self._open += levels * (rows[:, None] * cols)
 
-    def _grow(self, rows: int) -> None:
-        missing = rows - self._weight.shape[0]
-        if missing > 0:
-            self._sum = np.pad(self._sum, ((0, 0), (0, missing), (0, 0)))
-            self._weight = np.pad(self._weight, ((0, missing), (0, 0)))
+    def _advance(self, left: int) -> None:
+        """Finish the columns before ``left``; what lies beyond the open window was skipped."""
+        done = min(left - self._left, self.tile[1])
+        if done <= 0:
+            return
+        rows, cols = self._levels.shape[1], slice(self._left, self._left + done)
+        # Shares sum to 1 but for rounding, and half a level is added to round by cutting off.
+        self._levels[:, :, cols] = self._open[:, :rows, :done] + np.float32(0.5)
+        self._below[:, :, cols] = self._open[:, rows:, :done]
+        kept = self.tile[1] - done
+        self._open[:, :, :kept] = self._open[:, :, done:].copy()
+        self._open[:, :, kept:] = 0
+        fresh = self._above[:, :, left + kept : left + self.tile[1]]
+        self._open[:, : fresh.shape[1], kept : kept + fresh.shape[2]] = fresh
+        self._left = left
 
-    def take(self, below: int) -> tuple[int, NDArray[np.float32]]:
-        """Finished rows: all those above ``below``, which no later window touches.
+    def take(self) -> tuple[slice, NDArray[np.uint8]]:
+        """End the strip, and give its rows that no later window touches.
 
         Returns:
-            The first row, and mean levels of shape (classes, rows, width), 0..254; NaN where no
-            window was added.
+            The rows, and levels (classes, rows, width), 0..254; meaningless where no window was
+            added.
         """
-        first, count = self._top, min(below, self.shape[0]) - self._top
-        self._grow(count)
-        weight = self._weight[:count]
-        with np.errstate(invalid="ignore"):
-            scores = self._sum[:, :count] / weight
-        self._sum, self._weight = self._sum[:, count:].copy(), self._weight[count:].copy()
-        self._top += count
-        return first, scores
+        top = self._tops[self._strip]
+        self._advance(self.shape[1])
+        levels = self._levels
+        self._next_strip()
+        return slice(top, top + levels.shape[1]), levels
 
 
-def encode_scores(levels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Mean levels as bytes 0..254; 255 where not observed.
-
-    Args:
-        levels: shape (classes, height, width), 0..254; NaN counts as not observed.
-        valid: shape (height, width), True where both dates were observed.
-    """
-    observed = valid & np.isfinite(levels).all(axis=0)
-    rounded = np.rint(np.nan_to_num(levels).clip(0, SCORE_SCALE)).astype(np.uint8)
-    return np.where(observed, rounded, np.uint8(NOT_OBSERVED))
+def hide_unobserved(levels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Levels (classes, height, width) with 255 where not ``valid`` (height, width)."""
+    return levels if valid.all() else np.where(valid, levels, np.uint8(NOT_OBSERVED))
 
 
 def classify(
@@ -118,15 +119,19 @@ def classify(
     larger margin wins.
 
     Args:
-        scores: shape (classes, height, width), as ``encode_scores`` gives them.
+        scores: shape (classes, height, width), 0..254 for 0..1, 255 not observed.
         thresholds: one a class, 0..1.
         codes: value of each class in the change map.
 
     Returns:
         Shape (height, width): 0, one of ``codes``, or 255 where not observed.
     """
-    limits = np.array(thresholds, np.float32)[:, None, None] * SCORE_SCALE
-    margin = scores.astype(np.float32) - limits  # (classes, height, width)
-    best = margin.argmax(axis=0)
-    out = np.where(margin.max(axis=0) >= 0, np.array(codes, np.uint8)[best], np.uint8(0))
-    return np.where(scores[0] == NOT_OBSERVED, np.uint8(NOT_OBSERVED), out)
+    limits = np.array(thresholds, np.float32) * SCORE_SCALE
+    unseen = scores[0] == NOT_OBSERVED
+    out: NDArray[np.uint8] = unseen * np.uint8(NOT_OBSERVED)
+    # Change is rare: margins are worked out only where a class passes.
+    least = np.ceil(limits).astype(np.uint8)[:, None, None]
+    passed = (scores >= least).any(axis=0) & ~unseen
+    margin = scores[:, passed] - limits[:, None]  # (classes, pixels)
+    out[passed] = np.array(codes, np.uint8)[margin.argmax(axis=0)]
+    return out

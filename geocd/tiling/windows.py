@@ -1,9 +1,13 @@
-"""Cutting a raster into overlapping windows. Integers only: no files, no tensors."""
+"""Cutting a raster into overlapping windows: no files, no tensors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from geocd.config import TilingConfig
 
@@ -32,20 +36,21 @@ class Window:
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where windows begin along one axis.
+    """Where windows begin along one axis: as few as cover it, evenly spread, all inside.
 
-        length 10, tile 4, overlap 1        |0..3|
-                                               |3..6|
-                                                  |6..9|   the last one snaps back inside
+        length 9, tile 4, overlap 1         |0..3|
+                                              |2..5|
+                                                 |5..8|   neighbours share 1 pixel or more
 
     Args:
         length: pixels along the axis, at least 1.
         tile: side of a window; a shorter axis gives one window of its own length.
-        overlap: pixels shared by neighbours, less than ``tile``.
+        overlap: least number of pixels shared by neighbours, less than ``tile``.
     """
     if length <= tile:
         return [0]
-    return [*range(0, length - tile, tile - overlap), length - tile]
+    steps = math.ceil((length - tile) / (tile - overlap))
+    return [round(i * (length - tile) / steps) for i in range(steps + 1)]
 
 
 def split(shape: tuple[int, int], config: TilingConfig) -> Iterator[Window]:
@@ -67,3 +72,32 @@ def count(shape: tuple[int, int], config: TilingConfig) -> int:
     return len(starts(shape[0], config.tile_size, config.overlap)) * len(
         starts(shape[1], config.tile_size, config.overlap)
     )
+
+
+def blending_weights(length: int, config: TilingConfig) -> list[NDArray[np.float32]]:
+    """Shares of the windows along one axis in the result: they sum to 1 at every pixel.
+
+        overlap       |-----|           a share falls smoothly to the edge of its window,
+        share    1 ---._                never to zero, so that the rim of the raster, which
+                       `-.___           only one window sees, keeps its score
+
+    Args:
+        length: pixels along the axis.
+        config: tile size and overlap.
+
+    Returns:
+        For each of ``starts``, shape (pixels of the window,), 0..1.
+    """
+    tile = min(config.tile_size, length)
+    begins = starts(length, tile, config.overlap)
+    reach = min(tile - max(np.diff(begins), default=tile), tile // 2)
+    ramp = np.ones(tile)
+    if reach > 0:
+        fall = 0.5 - 0.5 * np.cos(np.pi * (np.arange(reach) + 0.5) / reach)
+        ramp[:reach], ramp[-reach:] = fall, fall[::-1]
+    ramp = np.maximum(ramp, 1e-3)
+    places = [slice(begin, begin + tile) for begin in begins]
+    total = np.zeros(length)
+    for place in places:
+        total[place] += ramp
+    return [(ramp / total[place]).astype(np.float32) for place in places]

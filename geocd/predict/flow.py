@@ -1,0 +1,271 @@
+"""A pair scored from top to bottom, in stages that overlap in time.
+
+    read, cut, fill          network          stitch
+    thread ─ batches ──>     thread ─ levels ──>  caller: finished rows
+
+The queues between them are short, so memory is bounded, and no pixel is read twice: the rows
+that a strip of windows shares with the one above, and the columns that neighbours share, are
+kept.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geocd.clock import Clock
+from geocd.config import TilingConfig
+from geocd.predict.predictor import Images, Predictor
+from geocd.rasters.fill import fill_unobserved
+from geocd.tiling.stitch import Stitcher, hide_unobserved
+from geocd.tiling.windows import Window, count, starts
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+
+READ_WIDTH = 2048
+"""Columns that are read at a time, at least a window."""
+
+
+class PairArrays(Protocol):
+    """A part of both dates: images (bands, height, width) as they are, and masks of them."""
+
+    @property
+    def before(self) -> Images:
+        """The earlier date."""
+        ...
+
+    @property
+    def after(self) -> Images:
+        """The later date."""
+        ...
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """True where both dates were observed."""
+        ...
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """True where the result is wanted, too."""
+        ...
+
+
+ReadPart = Callable[[slice, slice], PairArrays]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Windows to score, and the ends of strips among them, in order."""
+
+    before: list[Images] = field(default_factory=list)
+    after: list[Images] = field(default_factory=list)
+    events: list[Window | _StripEnd] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _StripEnd:
+    """The rows above the next strip are complete; ``valid`` is theirs, over the whole width."""
+
+    valid: NDArray[np.bool_]
+
+
+def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
+    """The same items, made in a thread while the consumer works; at most ``depth`` wait."""
+    waiting: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def _offer(entry: tuple[T | None, BaseException | None]) -> bool:
+        while not stopped.is_set():
+            try:
+                waiting.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def _produce() -> None:
+        try:
+            for item in items:
+                if not _offer((item, None)):
+                    break
+            else:
+                _offer((None, StopIteration()))
+        except BaseException as error:  # carried to the consumer, whatever it is
+            _offer((None, error))
+        finally:
+            # A stage before this one has a thread of its own, which must stop as well.
+            if isinstance(items, Generator):
+                items.close()
+
+    thread = threading.Thread(target=_produce, name="geocd-prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = waiting.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]
+    finally:
+        stopped.set()
+        thread.join()
+
+
+class _Strips:
+    """Reads the windows of a pair strip by strip, every pixel once.
+
+    Both dates and both masks travel as the planes of one array.
+    """
+
+    def __init__(
+        self, read: ReadPart, shape: tuple[int, int], tiling: TilingConfig, clock: Clock
+    ) -> None:
+        self._read, self.shape, self._clock = read, shape, clock
+        self.tile = min(tiling.tile_size, shape[0]), min(tiling.tile_size, shape[1])
+        self.tops = starts(shape[0], tiling.tile_size, tiling.overlap)
+        self.lefts = starts(shape[1], tiling.tile_size, tiling.overlap)
+
+    def windows(self) -> Iterator[tuple[Window, NDArray[np.uint8]] | _StripEnd]:
+        """Windows with their planes (2 * bands + 2, height, width), and the ends of strips.
+
+        Windows that nobody observed are left out.
+        """
+        height, width = self.shape
+        above: NDArray[np.uint8] | None = None
+        for top, end in zip(self.tops, [*self.tops[1:], height], strict=True):
+            rows = end - top
+            below: NDArray[np.uint8] | None = None
+            valid = np.empty((rows, width), bool)
+            for group, first, fresh in self._groups(top, above):
+                if below is None:
+                    below = np.empty((len(group), self.tile[0] - rows, width), np.uint8)
+                stop = first + group.shape[2]
+                below[:, :, fresh:stop] = group[:, rows:, fresh - first :]
+                valid[:, fresh:stop] = group[-1, :rows, fresh - first :]
+                for left in self.lefts:
+                    if first <= left and fresh < left + self.tile[1] <= stop:
+                        planes = group[:, :, left - first : left - first + self.tile[1]]
+                        if planes[-1].any():
+                            yield Window(top, left, *self.tile), planes
+            above = below
+            yield _StripEnd(valid)
+
+    def _groups(
+        self, top: int, above: NDArray[np.uint8] | None
+    ) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
+        """Planes of neighbouring windows, their first column, and the first that is new."""
+        step = max(1, (READ_WIDTH - self.tile[1]) // max(1, self._stride()) + 1)
+        shared = 0 if above is None else above.shape[1]
+        former: NDArray[np.uint8] | None = None
+        start = fresh = 0
+        for index in range(0, len(self.lefts), step):
+            part = self.lefts[index : index + step]
+            stop = part[-1] + self.tile[1]
+            with self._clock.stage("read"):
+                news = self._planes(slice(top + shared, top + self.tile[0]), slice(fresh, stop))
+                planes = np.empty((len(news), self.tile[0], stop - part[0]), np.uint8)
+                new = slice(fresh - part[0], None)
+                planes[:, shared:, new] = news
+                if above is not None:
+                    planes[:, :shared, new] = above[:, :, fresh:stop]
+                if former is not None:
+                    planes[:, :, : fresh - part[0]] = former[:, :, part[0] - start :]
+            yield planes, part[0], fresh
+            former, start, fresh = planes, part[0], stop
+
+    def _stride(self) -> int:
+        return self.lefts[1] - self.lefts[0] if len(self.lefts) > 1 else self.tile[1]
+
+    def _planes(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        part = self._read(rows, cols)
+        masks = (part.seen[None].view(np.uint8), part.valid[None].view(np.uint8))
+        return np.concatenate([part.before, part.after, *masks])
+
+
+def _batches(strips: _Strips, size: int, clock: Clock) -> Iterator[_Batch]:
+    batch = _Batch()
+    for item in strips.windows():
+        if isinstance(item, _StripEnd):
+            batch.events.append(item)
+            continue
+        window, planes = item
+        with clock.stage("read"):
+            bands, seen = (len(planes) - 2) // 2, planes[-2] > 0
+            batch.before.append(fill_unobserved(planes[:bands], seen))
+            batch.after.append(fill_unobserved(planes[bands:-2], seen))
+        batch.events.append(window)
+        if len(batch.before) == size:
+            yield batch
+            batch = _Batch()
+    yield batch
+
+
+def _scored(
+    batches: Iterator[_Batch], predictor: Predictor, clock: Clock
+) -> Generator[tuple[list[Window | _StripEnd], Iterator[NDArray[np.uint8]]], None, None]:
+    # Closed by hand: whatever ends the loop, the thread must stop before its files are closed.
+    with closing(prefetch(batches)) as ahead:
+        for batch in ahead:
+            levels: Iterator[NDArray[np.uint8]] = iter(())
+            if batch.before:
+                with clock.stage("network"):
+                    levels = iter(predictor(np.stack(batch.before), np.stack(batch.after)))
+            yield batch.events, levels
+
+
+def score_rows(
+    predictor: Predictor,
+    read: ReadPart,
+    shape: tuple[int, int],
+    *,
+    tiling: TilingConfig,
+    batch_size: int,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+) -> Generator[NDArray[np.uint8], None, None]:
+    """Scores of a whole pair, streamed from top to bottom.
+
+    Windows that nobody observed are skipped. Scores depend on the windows alone: not on the
+    batch, nor on how the raster is read.
+
+    Args:
+        predictor: the backend; called from one thread.
+        read: gives both dates for (rows, columns) of the grid; called from one thread.
+        shape: (height, width) of the grid.
+        tiling: tile size and overlap.
+        batch_size: window pairs in one call of the predictor.
+        progress: called with windows done and windows in all.
+        clock: counts the stages "read", "network" and "stitch".
+
+    Yields:
+        Encoded scores (classes, rows, width), uint8: 0..254, 255 not observed.
+    """
+    clock = clock or Clock()
+    strips = _Strips(read, shape, tiling, clock)
+    stitcher = Stitcher(shape, len(predictor.card.change_classes), tiling)
+    total, a_row, ended, done = count(shape, tiling), len(strips.lefts), 0, 0
+    batches = _batches(strips, batch_size, clock)
+    with closing(prefetch(_scored(batches, predictor, clock))) as scored:
+        for events, levels in scored:
+            for event in events:
+                with clock.stage("stitch"):
+                    if isinstance(event, Window):
+                        stitcher.add(event, next(levels))
+                        done += 1
+                        continue
+                    _, rows = stitcher.take()
+                    rows = hide_unobserved(rows, event.valid)
+                ended += 1
+                done = ended * a_row
+                yield rows
+            if progress:
+                progress(done, total)
