@@ -11,6 +11,7 @@ catch it. A message says what differs, what was found, and what to try.
     │   ├── NoOverlapError                  the two images share no ground
     │   ├── BandError                       band choice or band counts do not fit
     │   └── NothingObservedError            no pixel is valid on both dates
+    ├── NotAlignedError (ValueError)        alignment was asked for and cannot be proven
     ├── OutputError (OSError)               an output that cannot be written
     │   └── OutputExistsError               there already, and overwrite was not asked for
     ├── WeightsError (ValueError)           weights that cannot be used
@@ -62,6 +63,10 @@ class BandError(InputError):
 
 class NothingObservedError(InputError):
     """No pixel is valid on both dates."""
+
+
+class NotAlignedError(GeocdError, ValueError):
+    """An alignment was required, and no motion could be shown to help."""
 
 
 class OutputError(GeocdError, OSError):

@@ -11,17 +11,19 @@ from typing import ParamSpec, TextIO, TypeVar
 
 import click
 
-from geocd.errors import ConfigError, GeocdError, GeocdWarning
+from geocd.errors import ConfigError, GeocdError, GeocdWarning, NotAlignedError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+NOT_ALIGNED = 3
+"""Exit code of a run that wanted an alignment and could not show that one helps."""
 _BAR = 30
 _LINE_EVERY_S = 10.0
 
 
 def translate_errors(command: Callable[P, T]) -> Callable[P, T]:
-    """One line on stderr and exit code 1 for our own errors; 130 after Ctrl-C.
+    """One line on stderr and exit code 1 for our own errors, 3 for 'not aligned'; 130 after Ctrl-C.
 
     Warnings of geocd become lines on stderr too. Anything else keeps its traceback: it is a bug.
     """
@@ -38,7 +40,7 @@ def translate_errors(command: Callable[P, T]) -> Callable[P, T]:
             raise click.UsageError(str(error)) from None
         except GeocdError as error:
             click.echo(f"Error: {error}", err=True)
-            sys.exit(1)
+            sys.exit(NOT_ALIGNED if isinstance(error, NotAlignedError) else 1)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             sys.exit(130)
