@@ -25,6 +25,7 @@ from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
 from geocd.errors import BandError, CrsMismatchError, InputError, RasterOpenError
+from geocd.rasters.direct import read_pixels, whole_pixel_shift
 from geocd.rasters.grid import Grid, apply_transform, reproject_geometry
 from geocd.rasters.warp import FieldWarp, Place, transform_array
 
@@ -417,16 +418,33 @@ class Sampler:
             vrt = self._vrt(index)
             if self._place is not None:
                 return self._read_field(index, rows, cols, bands)
-            alpha = tile.alpha or vrt.count
             # A band that is wanted several times is read once.
             unique = sorted(set(bands))
-            data = vrt.read([*unique, alpha], window=window)
+            if self._shifts[index] is not None:
+                data, usable = self._read_unwarped(index, rows, cols, unique)
+            else:
+                data = vrt.read([*unique, tile.alpha or vrt.count], window=window)
+                full = np.iinfo(data.dtype).max if data.dtype.kind in "ui" else 255
+                usable = data[-1] >= full * 0.5
         values = data[[unique.index(band) for band in bands]]
-        full = np.iinfo(data.dtype).max if data.dtype.kind in "ui" else 255
-        usable = data[-1] >= full * 0.5
         if values.dtype.kind == "f":
             usable &= np.isfinite(values).all(axis=0)
         return values, usable
+
+    @cached_property
+    def _shifts(self) -> list[tuple[int, int] | None]:
+        """Row and column in each tile of the grid's first pixel, where their pixels coincide."""
+        return [whole_pixel_shift(tile.grid, self.grid) for tile in self.scene.tiles]
+
+    def _read_unwarped(
+        self, index: int, rows: slice, cols: slice, bands: Sequence[int]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        tile = self.scene.tiles[index]
+        row, col = self._shifts[index] or (0, 0)
+        return read_pixels(
+            self._open[index][0], slice(rows.start + row, rows.stop + row),
+            slice(cols.start + col, cols.stop + col), bands, nodata=tile.nodata, alpha=tile.alpha,
+        )  # fmt: skip
 
     def _read_field(
         self, index: int, rows: slice, cols: slice, bands: Sequence[int]
