@@ -5,8 +5,9 @@
 No set of real pairs with labelled road change was at hand; this stands in for one. Pairs of
 roads are made of road-labelled tiles (scenes exchanged, parts exchanged, stretches removed and
 pasted); unchanged pairs show one tile twice under strong and independent light, season, sensor,
-misregistration and lean. All at the card's thresholds. `--page FILE` writes a page of the worst
-road pairs; it shows the imagery, so mind its terms.
+misregistration and lean; and pairs of painted towns, whose pictures may be shown to anyone. All at
+the card's thresholds. `--page FILE` writes a page of the worst road pairs; it shows the imagery,
+so mind its terms. `--picture FILE` draws painted road pairs, from best to worst.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from geocd.assess.markup import document, figure_html, legend
 from geocd.assess.metrics import Confusion, confusion
@@ -29,9 +31,12 @@ from geocd.training.tiles import IGNORE, load_tiles
 
 ROADS = (TileSource(folder="roads/gsi", gsd=0.2, road=255),)
 TOWNS = (TileSource(folder="maps", include="val_*", gsd=0.9, building=1, road=2),)
+PAINTED = (TileSource(painted=24, seed=4711, gsd=0.5),)
 _NONE = dict.fromkeys(SynthesisConfig().shares, 0.0)
 ROAD_KINDS = _NONE | {"unrelated": 0.4, "patch": 0.2, "road_paste": 0.2, "road_removal": 0.2}
 ZOOM = (0.2, 1.9)
+_TELLING = 400
+"""Least pixels of change in a pair that is worth a picture."""
 
 
 def pairs(data: Path, sources: tuple[TileSource, ...], number: int, **config: object) -> list[Pair]:
@@ -77,6 +82,20 @@ def page(each: list[tuple[Confusion, Pair, NDArray[np.bool_]]], plane: int, path
     path.write_text(document("Roads, worst pairs", "\n".join(parts)))
 
 
+def picture(each: list[tuple[Confusion, Pair, NDArray[np.bool_]]], plane: int, path: Path) -> None:
+    """Five pairs from best to worst: before, after, hits, misses and false alarms."""
+    telling = [e for e in each if e[0].true_positive + e[0].false_negative >= _TELLING]
+    ranked = sorted(telling, key=lambda e: -e[0].f1)
+    chosen = [ranked[i] for i in np.linspace(0, len(ranked) - 1, 5).round().astype(int)]
+    rows = []
+    for c, pair, found in chosen:
+        truth, known = pair.change[plane] == 1, pair.change[plane] != IGNORE
+        errors = error_map(pair.after, found & known, truth, known)
+        rows.append(np.hstack([pair.before, pair.after, errors]))
+        print(f"  {path.name}, row {len(rows)}: {pair.kind}, F1 {c.f1:.2f}")
+    Image.fromarray(np.vstack(rows)).save(path, quality=80)
+
+
 def _row(c: Confusion) -> str:
     return f"{c.precision:.3f} | {c.recall:.3f} | {c.f1:.3f}"
 
@@ -87,6 +106,7 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", default=["geocd-vhr"])
     parser.add_argument("--number", type=int, default=200)
     parser.add_argument("--page", type=Path)
+    parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     for name in options.weights:
         weights = load_weights(name)
@@ -99,6 +119,11 @@ def main() -> None:
             print(f"| roads/gsi | {gsd:.2f} m | road | {_row(total)} |", flush=True)
             if options.page and gsd == low:
                 page(each, 1, options.page)
+        made = pairs(options.data, PAINTED, options.number, gsd=(low, low), **ROAD_KINDS)
+        total, each = judge(weights, made, 1)
+        print(f"| painted towns | {low:.2f} m | road | {_row(total)} |", flush=True)
+        if options.picture:
+            picture(each, 1, options.picture)
         made = pairs(options.data, TOWNS, options.number, gsd=weights.card.gsd)
         for plane, kind in enumerate(weights.card.change_classes):
             total, _ = judge(weights, made, plane)
