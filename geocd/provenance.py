@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import geocd
-from geocd.config import DetectConfig
+from geocd.config import AlignConfig, DetectConfig
 
 _LIBRARIES = ("torch", "rasterio", "geopandas", "shapely", "numpy", "opencv-python-headless")
 
@@ -39,7 +39,7 @@ def provenance(
     *,
     inputs: Mapping[str, Any],
     weights: Mapping[str, Any],
-    config: DetectConfig,
+    config: DetectConfig | AlignConfig,
     alignment: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The record that goes into every output, JSON-ready."""

@@ -229,7 +229,7 @@ def open_pair(
     before: str | Path,
     after: str | Path,
     *,
-    channels: int,
+    channels: int | None,
     gsd_range: tuple[float, float] | None = None,
     bands: Sequence[int] | None = None,
     gsd: float | None = None,
@@ -241,7 +241,7 @@ def open_pair(
     Args:
         before: file, URL, VRT or folder of the earlier date.
         after: of the later date.
-        channels: bands that the network takes.
+        channels: bands that the network takes; None: the first three, or as many as each has.
         gsd_range: ground sample distances that the weights are good for, metres.
         bands: bands to read, counted from 1.
         gsd: ground sample distance to read at, metres.
@@ -275,8 +275,10 @@ def open_pair(
             raise NoOverlapError(f"the area of interest {area} lies outside what both images show")
     for scene in (first, second):
         _warn_if_coarse(scene, gsd_range)
-    bands_before = first.choose_bands(channels, bands)
-    bands_after = second.choose_bands(channels, bands)
+    bands_before, bands_after = (
+        scene.bands[:3] if channels is None else scene.choose_bands(channels, bands)
+        for scene in (first, second)
+    )
     return RasterPair(
         before=first,
         after=second,

@@ -26,13 +26,15 @@ PROVENANCE_TAG = "GEOCD_PROVENANCE"
 
 
 class RowWriter:
-    """Writes a uint8 raster from top to bottom; holds at most a block of rows.
+    """Writes a raster from top to bottom; holds at most a block of rows.
 
     Args:
         path: tiled GeoTIFF to create.
         grid: where its pixels sit.
         bands: descriptions of the bands.
         colours: colour table of the first band: red, green, blue, alpha by value.
+        dtype: of the values.
+        nodata: value of what was not observed; None: an internal mask is written instead.
     """
 
     def __init__(
@@ -42,23 +44,41 @@ class RowWriter:
         *,
         bands: tuple[str, ...],
         colours: Mapping[int, tuple[int, int, int, int]] | None = None,
+        dtype: str = "uint8",
+        nodata: float | None = NOT_OBSERVED,
     ) -> None:
         self.path, self.grid = path, grid
         with _writing(path):
             self._dataset: Any = rasterio.open(
                 path, "w", driver="GTiff", crs=grid.crs, transform=grid.transform,
-                height=grid.height, width=grid.width, count=len(bands), dtype="uint8",
-                nodata=NOT_OBSERVED, tiled=True, blockxsize=_BLOCK, blockysize=_BLOCK,
+                height=grid.height, width=grid.width, count=len(bands), dtype=dtype,
+                nodata=nodata, tiled=True, blockxsize=_BLOCK, blockysize=_BLOCK,
                 compress="deflate", zlevel=1, BIGTIFF="IF_SAFER", SPARSE_OK=True,
             )  # fmt: skip
             self._dataset.descriptions = bands
             if colours:
                 self._dataset.write_colormap(1, dict(colours))
         self._row = 0
-        self._held = np.empty((len(bands), 0, grid.width), np.uint8)
+        self._held = np.empty((len(bands), 0, grid.width), dtype)
 
-    def write(self, rows: NDArray[np.uint8]) -> None:
-        """Append rows, shape (bands, rows, width)."""
+    @property
+    def dataset(self) -> Any:
+        """The open dataset, for what is said about a raster beside its values."""
+        return self._dataset
+
+    def write_mask(self, top: int, valid: NDArray[np.bool_]) -> None:
+        """Say which pixels of the rows from ``top`` on were observed; for rasters without nodata.
+
+        Args:
+            top: the first row.
+            valid: shape (rows, width); whole blocks of 256 rows, but for the last ones.
+        """
+        window = rasterio.windows.Window(0, top, valid.shape[1], valid.shape[0])
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), _writing(self.path):
+            self._dataset.write_mask(valid, window=window)
+
+    def write(self, rows: NDArray[Any]) -> None:
+        """Append rows, shape (bands, rows, width), of the writer's type."""
         self._held = np.concatenate([self._held, rows], axis=1)
         # Whole blocks only: a block written twice would be compressed twice.
         ready = self._held.shape[1] // _BLOCK * _BLOCK
@@ -99,18 +119,20 @@ def bounded_cache() -> rasterio.Env:
     return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES)
 
 
-def write_cog(source: Path, target: Path, *, overviews: str) -> None:
+def write_cog(source: Path, target: Path, *, overviews: str, predictor: bool = False) -> None:
     """Copy a GeoTIFF to a cloud-optimised one, in bounded memory.
 
     Args:
         source: a tiled GeoTIFF.
         target: what to write; give a temporary name and rename it.
         overviews: resampling of the overviews: "mode" for classes, "average" for scores.
+        predictor: compress differences of neighbours, which suits images.
     """
     with bounded_cache(), _writing(target):
         rasterio.shutil.copy(
             source, target, driver="COG", compress="deflate", blocksize=512,
             overview_resampling=overviews, BIGTIFF="IF_SAFER",
+            predictor="YES" if predictor else "NO",
         )  # fmt: skip
 
 
