@@ -9,7 +9,7 @@ from typing import Literal
 
 from geocd.errors import ConfigError
 
-AlignMode = Literal["auto", "off"]
+AlignMode = Literal["auto", "off", "shift", "affine", "local", "require"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 RadiometryMode = Literal["none", "linear"]
 
@@ -80,16 +80,19 @@ class AlignConfig:
     """How the after image is co-registered to the before image."""
 
     mode: AlignMode = "auto"
-    """auto: estimate, judge, apply if it helps. off: trust the georeferencing."""
+    """auto: estimate, judge, apply if it helps. off: trust the georeferencing. shift, affine,
+    local: as auto, with a motion no richer than that. require: as auto, and a pair of which
+    nothing can be shown is an error."""
     max_shift: float = 100.0
     """Largest displacement that is believed, in pixels of the reading grid."""
-    overview_size: int = 2048
-    """Longest side, in pixels, of the image on which the alignment is estimated."""
+    overview_size: int = 1024
+    """Longest side, in pixels, of the image on which a first, coarse motion is sought."""
     min_gain: float = 0.1
     """Least reduction, in pixels, of the held-out median residual that keeps a warp."""
 
     def __post_init__(self) -> None:
-        _require(self.mode in ("auto", "off"), f"align must be auto or off, got {self.mode!r}")
+        modes = get_args(AlignMode)
+        _require(self.mode in modes, f"align must be one of {', '.join(modes)}, got {self.mode!r}")
         _require(self.max_shift > 0, f"max_shift must be positive, got {self.max_shift}")
         _require(
             self.overview_size >= 256, f"overview_size must be >= 256, got {self.overview_size}"
@@ -202,6 +205,33 @@ class ObjectConfig:
         _require(
             math.isfinite(self.min_area) and self.min_area >= 0,
             f"min_area must not be negative, got {self.min_area}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportConfig:
+    """How large a report may be."""
+
+    max_mb: float = 20.0
+    """Largest size of the page, in megabytes (millions of bytes)."""
+    max_changes: int = 100_000
+    """Changes on the map and in the list; of more, the largest."""
+    max_thumbnails: int = 1000
+    """Changes that get pictures sharper than the overview, where that is coarse."""
+    overview_size: int = 4096
+    """Longest side of the pictures of both dates, in pixels."""
+
+    def __post_init__(self) -> None:
+        _require(
+            math.isfinite(self.max_mb) and self.max_mb > 0,
+            f"max_mb must be positive megabytes, got {self.max_mb}",
+        )
+        _require(self.max_changes >= 1, f"max_changes must be at least 1, got {self.max_changes}")
+        _require(
+            self.max_thumbnails >= 0, f"max_thumbnails must be >= 0, got {self.max_thumbnails}"
+        )
+        _require(
+            self.overview_size >= 256, f"overview_size must be >= 256, got {self.overview_size}"
         )
 
 

@@ -18,6 +18,8 @@ _COMMANDS = {
     "evaluate": ("geocd_cli.evaluate", "Measure weights on labelled pairs, beside baselines."),
     "info": ("geocd_cli.info", "Show versions, devices and GDAL."),
     "models": ("geocd_cli.models", "List, show and import weights."),
+    "report": ("geocd_cli.report", "Make a page of changes that anyone can open and review."),
+    "review": ("geocd_cli.review", "Take back what was marked in a report."),
     "train": ("geocd_cli.train", "Train weights by a recipe, on real or synthesised pairs."),
 }
 

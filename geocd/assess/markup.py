@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 
 from PIL import Image
 
 from geocd.assess.panels import FALSE_ALARM, HIT, MISS, UNSEEN, Picture
+from geocd.webpage import data_uri
 
 _QUALITY = 88
 _LEGEND = (
@@ -79,8 +79,3 @@ def figure_html(picture: Picture, caption: str) -> str:
     Image.fromarray(picture).save(encoded, "JPEG", quality=_QUALITY, subsampling=0)
     uri = data_uri(encoded.getvalue(), "jpeg")
     return f'<figure><img src="{uri}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """An encoded image of a kind such as png, as the address of itself."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

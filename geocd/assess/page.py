@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from geocd.assess.chart import DARK, LIGHT, precision_recall_chart
 from geocd.assess.evaluation import Assessment
-from geocd.assess.markup import data_uri, document, figure_html, legend
+from geocd.assess.markup import document, figure_html, legend
 from geocd.assess.panels import Panels
 from geocd.assess.tables import (
     figure,
@@ -17,6 +17,7 @@ from geocd.assess.tables import (
     skipped_lines,
     summary,
 )
+from geocd.webpage import data_uri
 
 _ORDER = (
     "The images with the most wrong pixels (false alarms and misses together) come first, with "

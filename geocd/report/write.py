@@ -1,0 +1,225 @@
+"""One self-contained file from changes and the images they were found in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+
+from geocd import outputs
+from geocd.align import Motion
+from geocd.config import ReportConfig
+from geocd.errors import ConfigError
+from geocd.rasters.pair import RasterPair, open_pair
+from geocd.rasters.write import bounded_cache
+from geocd.report.images import (
+    EncodedPair,
+    Overview,
+    Window,
+    draw_overview,
+    encode_overview,
+    thumbnails,
+)
+from geocd.report.layer import ChangeLayer, areas, read_changes
+from geocd.report.observed import Observed, observed_in_images, observed_in_map
+from geocd.report.page import Page, ReportImages, packed
+from geocd.report.table import change_table
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, the steps done and the steps in all."""
+
+_MEGABYTE = 1_000_000
+_OUTLINE_SHARE = 0.4
+"""Largest share of the budget that the table of changes takes before outlines are thinned more."""
+_TOLERANCES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, None)
+"""Thinning of the outlines, in pixels; None: no outlines, boxes instead."""
+_OVERVIEW_SHARE = 0.6
+"""Share of what the images may take that goes to the overviews, where there are thumbnails."""
+_RESERVE = 2_000
+"""Bytes kept free: numbers in the page whose length is only known in the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """A report, and what of the changes it holds."""
+
+    output: Path
+    size: int
+    """Bytes."""
+    changes: int
+    """Changes of the file."""
+    shown: int
+    """Changes that the report lists: the largest ones, if there are very many."""
+    thumbnails: int
+    """Changes with pictures sharper than the overview."""
+
+    def report(self) -> str:
+        """The summary, for people."""
+        listed = "" if self.shown == self.changes else f", the {self.shown} largest listed"
+        return f"{self.changes} changes{listed}, {self.size / _MEGABYTE:.1f} MB -> {self.output}"
+
+
+def write_report(
+    changes: str | Path,
+    *,
+    before: str | Path,
+    after: str | Path,
+    output: str | Path,
+    mask: str | Path | None = None,
+    config: ReportConfig | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> WrittenReport:
+    """Make a page from changes and the images they were found in.
+
+    The page is one file that needs no network: a swipe map of both dates with the polygons, a
+    list of changes with pictures, totals, scores, alignment, and how the changes were made. A
+    person marks changes in it as accepted, rejected or unsure; see ``apply_verdicts``. The
+    images are drawn on before's grid, after with the motion that the run found.
+
+    Args:
+        changes: output of ``geocd.detect``; without a GeoPackage the page cannot tell how it
+            was made.
+        before: raster of the earlier date: a file, a URL, a VRT or a folder of tiles.
+        after: of the later date.
+        output: the page, ends in .html.
+        mask: the change map of the same run; it tells exactly what was observed.
+        config: size of the page.
+        overwrite: replace an existing page.
+        progress: called with the stage, the steps done and the steps in all.
+
+    Raises:
+        ConfigError: the extension is another, or the size is too small for the page.
+        GeocdError: and its kinds, for inputs and outputs. Nothing is left half-written.
+    """
+    target, config = Path(output), config or ReportConfig()
+    report = progress or (lambda stage, done, total: None)
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"a report is written as .html, got {target.name!r}")
+    outputs.check_writable(target, overwrite=overwrite)
+    _refuse_inputs(target, (changes, before, after, mask))
+    layer = read_changes(Path(changes))
+    with bounded_cache():
+        pair = _aligned(open_pair(before, after, channels=3), layer.provenance.get("alignment"))
+        observed = (
+            None if mask is None else observed_in_map(Path(mask), pair.output_grid, pair.grid)
+        )
+        overview = draw_overview(
+            pair, longest=config.overview_size, progress=lambda *rows: report("draw", *rows)
+        )
+        if observed is None:
+            grid = pair.grid.scaled(overview.step, overview.step)
+            observed = observed_in_images(overview.seen, grid)
+        page, shown, sharp = _composed(layer, pair, overview, observed, config, report)
+    with outputs.replacing(target) as temporary:
+        temporary.write_bytes(page)
+    return WrittenReport(target, len(page), len(layer.frame), shown, sharp)
+
+
+def _refuse_inputs(target: Path, inputs: tuple[str | Path | None, ...]) -> None:
+    for source in inputs:
+        if source is not None and Path(source).resolve() == target.resolve():
+            raise ConfigError(f"the report would replace its input {source}; write it elsewhere")
+
+
+def _aligned(pair: RasterPair, alignment: Any) -> RasterPair:
+    """The pair with the motion that the run found, brought from its reading grid to the pair's."""
+    if not isinstance(alignment, dict):
+        return pair
+    motion, placed = _motion(alignment.get("motion")), _affine(alignment.get("grid_transform"))
+    if motion is None or placed is None:
+        return pair
+    return pair.with_motion(motion.seen_from(~placed @ pair.grid.transform))
+
+
+def _motion(record: Any) -> Motion | None:
+    """A motion as ``Motion.to_dict`` wrote it; None if it is none."""
+    affine = _affine(record.get("affine")) if isinstance(record, dict) else None
+    if affine is None:
+        return None
+    try:
+        field = record.get("field")
+        if field is None:
+            return Motion(affine)
+        knots = _affine(field["knots"])
+        displacement = np.asarray(field["displacement"], np.float32)
+        return None if knots is None else Motion(affine, displacement, knots)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _affine(numbers: Any) -> Affine | None:
+    if not isinstance(numbers, list) or len(numbers) != 6:
+        return None
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        return None
+    transform = Affine(*numbers)
+    return None if transform.determinant == 0 else transform
+
+
+def _composed(
+    layer: ChangeLayer, pair: RasterPair, overview: Overview, observed: Observed,
+    config: ReportConfig, report: Progress,
+) -> tuple[bytes, int, int]:  # fmt: skip
+    """The page within its budget, the changes listed, and those with sharper pictures."""
+    budget = int(config.max_mb * _MEGABYTE)
+    table, windows = _fitting_table(layer, pair, int(budget * _OUTLINE_SHARE), config)
+    page = Page(layer, pair, observed, table)
+    taken = len(page.render(ReportImages(overview, EncodedPair(b"", b"", 1), []))) + _RESERVE
+    # Four letters of text carry three bytes of a picture.
+    room = (budget - taken) * 3 // 4
+    native = overview.step == 1
+    smallest = encode_overview(overview, max(0, room if native else int(room * _OVERVIEW_SHARE)))
+    needed = taken + len(smallest) * 4 / 3
+    if needed > budget:
+        enough = math.ceil(needed / _MEGABYTE * 10) / 10
+        raise ConfigError(
+            f"a report of {len(layer.frame)} changes does not fit into {config.max_mb:g} MB; "
+            f"it needs {enough:g} at least, and more for sharp images: try --max-mb "
+            f"{max(20, math.ceil(2 * enough))}"
+        )
+    pixel = overview.extent[1] / smallest.width
+    pictures = _sharp(pair, windows, pixel, room - len(smallest), config.max_thumbnails, report)
+    images = ReportImages(overview, smallest, pictures)
+    return page.render(images), table["count"], sum(p is not None for p in pictures)
+
+
+def _fitting_table(
+    layer: ChangeLayer, pair: RasterPair, most: int, config: ReportConfig
+) -> tuple[dict[str, Any], list[Window]]:
+    """The table of changes, largest first, with outlines as fine as the budget allows."""
+    size, _ = areas(layer.frame)
+    order = size.sort_values(ascending=False, kind="stable").index[: config.max_changes]
+    frame = layer.frame.loc[order].reset_index(drop=True)
+    for tolerance in _TOLERANCES:
+        table, windows = change_table(frame, pair.grid, tolerance=tolerance)
+        if len(packed(table)) <= most:
+            break
+    return table, windows
+
+
+def _sharp(
+    pair: RasterPair,
+    windows: list[Window],
+    pixel: float,
+    room: int,
+    most: int,
+    report: Progress,
+) -> list[EncodedPair | None]:
+    """Pictures of the largest changes, as many as there is room for."""
+    wanted = windows[:most]
+    pictures: list[EncodedPair | None] = []
+    with closing(thumbnails(pair, wanted, pixel=pixel)) as made:
+        for number, picture in enumerate(made, 1):
+            room -= 0 if picture is None else len(picture)
+            if room < 0:
+                break
+            pictures.append(picture)
+            report("thumbnails", number, len(wanted))
+    return pictures
