@@ -16,7 +16,13 @@ from rasterio.enums import Resampling
 from geocd import outputs
 from geocd.align import Alignment, estimate, gray_reader
 from geocd.align.radiometry import RADIOMETRY_OFF, Radiometry, estimate_radiometry
-from geocd.config import CHANGE_MAP_COLOURS, CLASS_CODES, NOT_OBSERVED, DetectConfig
+from geocd.config import (
+    CHANGE_MAP_COLOURS,
+    CLASS_CODES,
+    NOT_OBSERVED,
+    DetectConfig,
+    thresholds_of,
+)
 from geocd.errors import ConfigError, NothingObservedError
 from geocd.maps import check_output, write_changes, write_raster_style
 from geocd.models.card import WeightsCard
@@ -28,7 +34,7 @@ from geocd.provenance import describe_input, provenance
 from geocd.rasters.pair import RasterPair, open_pair
 from geocd.rasters.scene import Sampler, Scene
 from geocd.rasters.write import RowWriter, bounded_cache, write_cog
-from geocd.tiling.stitch import classify
+from geocd.tiling.classify import classify
 from geocd.vectorize import trace_changes
 
 Progress = Callable[[str, int, int], None]
@@ -220,8 +226,9 @@ def _detect(
                     write_cog(getattr(work, f"final_{name}"), drafts[name], overviews=kind)
         with clock.stage("trace"):
             changes = trace_changes(
-                work.final_mask, work.final_scores, classes=weights.card.change_classes,
-                config=config.vectorize, dates=(pair.before.date, pair.after.date),
+                work.final_scores, classes=weights.card.change_classes,
+                thresholds=tuple(record["thresholds"].values()), config=config.vectorize,
+                dates=(pair.before.date, pair.after.date),
                 progress=lambda done, total: report("trace", done, total),
             )  # fmt: skip
         with clock.stage("write polygons"):
@@ -325,9 +332,7 @@ def _write_maps(
 ) -> float:  # fmt: skip
     """Bring the scores to before's grid and derive the change map; returns the observed share."""
     grid, classes = pair.output_grid, card.change_classes
-    thresholds = card.thresholds
-    if config.threshold is not None:
-        thresholds = (config.threshold,) * len(classes)
+    thresholds = tuple(record["thresholds"].values())
     bands = list(range(1, len(classes) + 1))
     observed = 0
     with (
@@ -361,7 +366,12 @@ def _record(
         "architecture": card.architecture,
         "sha256": card.tensors_sha256,
     }
-    return provenance(inputs=inputs, weights=weights, config=config, alignment=alignment.to_dict())
+    classes = card.change_classes
+    thresholds = thresholds_of(config.threshold, classes, card.thresholds)
+    record = provenance(inputs=inputs, weights=weights, config=config,
+                        alignment=alignment.to_dict())  # fmt: skip
+    # A score raster is traced again by its own record: what its bands are, and the thresholds.
+    return record | {"thresholds": dict(zip(classes, thresholds, strict=True))}
 
 
 def _summarise(changes: geopandas.GeoDataFrame) -> dict[str, KindSummary]:

@@ -16,7 +16,7 @@ from geocd.assess.metrics import Confusion, bootstrap, confusion, total, worst_f
 from geocd.assess.objects import match_objects
 from geocd.config import ObjectConfig
 from geocd.errors import ConfigError, ShapeError
-from geocd.tiling.stitch import classify
+from geocd.tiling.classify import classify
 
 counts = st.integers(0, 10_000)
 confusions = st.builds(Confusion, counts, counts, counts, counts)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from geocd.config import TilingConfig
 from geocd.errors import ConfigError, ShapeError
-from geocd.tiling.stitch import Stitcher, classify, hide_unobserved
+from geocd.tiling.classify import classify
+from geocd.tiling.stitch import Stitcher, hide_unobserved
 from geocd.tiling.windows import Window, blending_weights, count, split, starts
 
 sides = st.integers(1, 300)
@@ -125,10 +126,17 @@ def test_scores_that_do_not_fit_their_window_are_refused():
         stitcher.add(Window(0, 0, 32, 32), np.zeros((2, 32, 32), np.uint8))
 
 
-def test_the_class_with_the_larger_margin_wins():
+def test_the_class_with_the_larger_relative_margin_wins():
     scores = np.array([[[200, 130, 10]], [[150, 190, 10]]], np.uint8)
     change = classify(scores, (0.5, 0.3), (1, 2))
-    assert change.tolist() == [[2, 2, 0]]  # margins 73 : 74, 3 : 114, none
+    assert change.tolist() == [[1, 2, 0]]  # margins 0.57 : 0.42, 0.02 : 0.64, none
+
+
+@pytest.mark.parametrize("road", [0.5, 0.4, 0.3, 0.2, 0.1])
+def test_a_lower_threshold_of_roads_takes_no_ground_from_buildings(road):
+    building = np.arange(180, 255, dtype=np.uint8)  # 0.71 and more, at a threshold of 0.6
+    scores = np.stack([building, 254 - building])[:, None]
+    assert (classify(scores, (0.6, road), (1, 2)) == 1).all()
 
 
 def test_what_is_not_observed_is_neither_change_nor_no_change():

@@ -1,9 +1,8 @@
-"""What is measured of each object: area and outline on the ground, score, share observed."""
+"""What is measured of each object: size and direction on the ground, share observed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -14,14 +13,13 @@ from pyproj import Geod, Transformer
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from geocd.config import NOT_OBSERVED, SCORE_SCALE
+from geocd.config import NOT_OBSERVED
 from geocd.rasters.grid import Grid, apply_transform, transformer_between
 from geocd.vectorize.outline import Floats, Geometries, Ints, vertical_sides
+from geocd.vectorize.scorefile import NEAR
 
 _WGS84 = CRS.from_epsg(4326)
 _GEOD = Geod(ellps="WGS84")
-_MARGIN = 3
-"""How far around an object, in pixels, it matters whether the ground was observed."""
 _STRIP_PIXELS = 1 << 22
 """Pixels of an object that are held at once; larger objects are read in strips."""
 _LONGEST_SIDE = 32.0
@@ -50,10 +48,16 @@ class Ruler:
 
     def area(self, polygons: Geometries) -> Floats:
         """Areas in square metres (pixels without a CRS), shape of ``polygons``."""
-        if self._to_lonlat is None:
-            return np.asarray(shapely.area(polygons))
-        lonlat = self._on_the_ground(polygons)
-        return np.asarray(shapely.area(_projected(lonlat, self._to_plane)))
+        return np.asarray(shapely.area(self._on_a_plane(polygons)))
+
+    def largest_pixel(self) -> float:
+        """Area of the largest pixel of the grid, in square metres (1 without a CRS)."""
+        rows = np.linspace(0, self._grid.height - 1, 9)
+        cols = np.linspace(0, self._grid.width - 1, 9)
+        left, top = (axis.ravel() for axis in np.meshgrid(cols, rows))
+        areas = self.area(np.asarray(shapely.box(left, top, left + 1, top + 1)))
+        # A grid may reach where its projection ends.
+        return float(areas[np.isfinite(areas)].max(initial=0.0)) or np.inf
 
     def perimeter(self, polygons: Geometries) -> Floats:
         """Lengths of all rings in metres (pixels without a CRS), shape of ``polygons``."""
@@ -70,6 +74,32 @@ class Ruler:
         owner = part_owner[ring_owner[ring[:-1][side]]]
         total: Floats = np.bincount(owner, weights=metres, minlength=len(polygons)).astype(float)
         return total
+
+    def box(self, polygons: Geometries) -> tuple[Floats, Floats, Floats]:
+        """The smallest rectangle, turned as it may be, around each polygon.
+
+        Returns:
+            Length and width in metres (pixels without a CRS), and the direction of the length:
+            degrees clockwise from north (from up), 0 <= direction < 180. Each of shape (n,).
+        """
+        if len(polygons) == 0:
+            return (np.zeros(0),) * 3
+        boxes = shapely.oriented_envelope(self._on_a_plane(polygons))
+        points = shapely.get_coordinates(boxes).reshape(len(boxes), 5, 2)
+        sides = points[:, 1:3] - points[:, 0:2]
+        lengths = np.hypot(sides[..., 0], sides[..., 1])
+        longest = lengths.argmax(axis=1)
+        every = np.arange(len(boxes))
+        x, y = sides[every, longest].T
+        azimuth = np.degrees(np.arctan2(x, y)) % 180
+        return lengths[every, longest], lengths[every, 1 - longest], azimuth
+
+    def _on_a_plane(self, polygons: Geometries) -> Geometries:
+        """The polygons on a plane that keeps areas, in metres (pixels), y upwards."""
+        if self._to_lonlat is None:
+            flipped: Geometries = shapely.transform(polygons, lambda points: points * (1, -1))
+            return flipped
+        return _projected(self._on_the_ground(polygons), self._to_plane)
 
     def _on_the_ground(self, polygons: Geometries) -> Geometries:
         """The polygons in longitude and latitude, with vertices along their long sides."""
@@ -96,65 +126,32 @@ def to_ground(polygons: Geometries, grid: Grid) -> Geometries:
     return moved
 
 
-@dataclass(frozen=True, slots=True)
-class PixelMeasures:
-    """What the pixels of n objects say, each of shape (n,)."""
-
-    score_mean: Floats
-    """Mean score, 0..1; NaN where no pixel has one."""
-    score_max: Floats
-    """Largest score, 0..1; NaN where no pixel has one."""
-    observed: Floats
-    """Share of the pixels in and within 3 pixels of the object that were observed, 0..1."""
-
-
-def measure_pixels(
-    outlines: Geometries, bands: Sequence[int], *, change_map: Any, scores: Any
-) -> PixelMeasures:
-    """Read the pixels of each object, one window after the other.
+def observed_share(outlines: Geometries, scores: Any) -> Floats:
+    """Share of the pixels in and within 3 pixels of each object that were observed, 0..1.
 
     Ground outside the raster counts as not observed: an object that the edge cuts off is
-    not seen whole.
+    not seen whole. Reads the pixels of each object, one window after the other.
 
     Args:
         outlines: areal geometries along pixel edges, shape (n,), in pixels.
-        bands: band of ``scores`` for each object, counted from 1.
-        change_map: open rasterio dataset of one band.
-        scores: open rasterio dataset on the same grid.
+        scores: open raster of scores.
     """
     owner, col, top, bottom = vertical_sides(outlines)
     bounds = shapely.bounds(outlines).astype(np.intp)
     begin = np.searchsorted(owner, np.arange(len(outlines) + 1))
-    rows = np.empty((len(outlines), 3))
-    for i, band in enumerate(bands):
+    shares = np.empty(len(outlines))
+    for i in range(len(outlines)):
         part = slice(begin[i], begin[i + 1])
         sides = col[part], top[part], bottom[part]
-        rows[i] = _measure_one(sides, bounds[i], band, change_map, scores)
-    return PixelMeasures(*rows.T)
-
-
-def _measure_one(
-    sides: tuple[Ints, Ints, Ints], bounds: Ints, band: int, change_map: Any, scores: Any
-) -> tuple[float, float, float]:
-    """(mean score, largest score, share observed) of one object."""
-    total = count = near = seen = 0
-    largest = -1
-    for row, col, height, width in _strips(bounds):
-        inside = fill(sides, row - _MARGIN, col, height + 2 * _MARGIN, width)
-        around = cv2.dilate(inside, _DISC)[_MARGIN:-_MARGIN].astype(bool)
-        codes = _read(change_map, 1, row, col, height, width)
-        near += int(around.sum())
-        seen += int((codes[around] != NOT_OBSERVED).sum())
-        values = _read(scores, band, row, col, height, width)
-        values = values[inside[_MARGIN:-_MARGIN].astype(bool)]
-        values = values[values != NOT_OBSERVED]
-        if values.size:
-            total += int(values.sum(dtype=np.int64))
-            count += values.size
-            largest = max(largest, int(values.max()))
-    if count == 0:
-        return np.nan, np.nan, seen / near
-    return total / count / SCORE_SCALE, largest / SCORE_SCALE, seen / near
+        near = seen = 0
+        for row, left, height, width in _strips(bounds[i]):
+            inside = fill(sides, row - NEAR, left, height + 2 * NEAR, width)
+            around = cv2.dilate(inside, _DISC)[NEAR:-NEAR].astype(bool)
+            values = _read(scores, row, left, height, width)
+            near += int(around.sum())
+            seen += int((values[around] != NOT_OBSERVED).sum())
+        shares[i] = seen / near
+    return shares
 
 
 def fill(
@@ -186,22 +183,20 @@ def fill(
 def _strips(bounds: Ints) -> Iterator[tuple[int, int, int, int]]:
     """(row, col, height, width) of the windows that cover an object and its margin."""
     left, first, right, last = (int(b) for b in bounds)
-    col, width = left - _MARGIN, right - left + 2 * _MARGIN
+    col, width = left - NEAR, right - left + 2 * NEAR
     step = max(16, _STRIP_PIXELS // width)
-    for row in range(first - _MARGIN, last + _MARGIN, step):
-        yield row, col, min(step, last + _MARGIN - row), width
+    for row in range(first - NEAR, last + NEAR, step):
+        yield row, col, min(step, last + NEAR - row), width
 
 
-def _read(
-    dataset: Any, band: int, row: int, col: int, height: int, width: int
-) -> npt.NDArray[np.uint8]:
-    """A window of one band; what lies outside the raster is not observed."""
+def _read(dataset: Any, row: int, col: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A window of the first band; what lies outside the raster is not observed."""
     row0, row1 = max(row, 0), min(row + height, dataset.height)
     col0, col1 = max(col, 0), min(col + width, dataset.width)
     result = np.full((height, width), NOT_OBSERVED, dtype=np.uint8)
     if row0 < row1 and col0 < col1:
         window = Window(col0, row0, col1 - col0, row1 - row0)
-        result[row0 - row : row1 - row, col0 - col : col1 - col] = dataset.read(band, window=window)
+        result[row0 - row : row1 - row, col0 - col : col1 - col] = dataset.read(1, window=window)
     return result
 
 
@@ -210,4 +205,4 @@ def _disc(radius: int) -> npt.NDArray[np.uint8]:
     return (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.uint8)
 
 
-_DISC = _disc(_MARGIN)
+_DISC = _disc(NEAR)

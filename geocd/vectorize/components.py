@@ -1,9 +1,9 @@
 """Objects of one class, put together row band by row band. Arrays only.
 
-    band 1   ┌──┐   ┌────┐      a closed object leaves; an open one is held as corners and sums
-    ─────────┴──┴───│ .. │───
-    band 2   ┌──────┘    │      parts that meet here are one part from now on
-    ─────────┴───────────┴───
+band 1   ┌──┐   ┌────┐      a closed object leaves; an open one is held as corners and sums
+─────────┴──┴───│ .. │───
+band 2   ┌──────┘    │      parts that meet here are one part from now on
+─────────┴───────────┴───
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Sums:
         return cls(np.bincount(label, minlength=count), total.astype(np.int64), peak, flags)
 
     @classmethod
-    def joined(cls, first: Sums, second: Sums) -> Sums:
-        """The objects of both."""
+    def joined(cls, *several: Sums) -> Sums:
+        """The objects of all of them."""
         return cls(
-            np.concatenate([first.pixels, second.pixels]),
-            np.concatenate([first.score, second.score]),
-            np.concatenate([first.peak, second.peak]),
-            np.concatenate([first.doubtful, second.doubtful]),
+            np.concatenate([sums.pixels for sums in several]),
+            np.concatenate([sums.score for sums in several]),
+            np.concatenate([sums.peak for sums in several]),
+            np.concatenate([sums.doubtful for sums in several]),
         )
 
     def merged(self, root: Labels) -> Sums:
@@ -71,9 +71,7 @@ class Sums:
 
     def chosen(self, which: Any) -> Sums:
         """Those of the objects that an index, a mask or a slice selects."""
-        return Sums(
-            self.pixels[which], self.score[which], self.peak[which], self.doubtful[which]
-        )
+        return Sums(self.pixels[which], self.score[which], self.peak[which], self.doubtful[which])
 
 
 @dataclass(frozen=True, slots=True)

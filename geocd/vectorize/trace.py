@@ -1,11 +1,10 @@
-"""Change polygons from a change map and its scores."""
+"""Change polygons from a score raster."""
 
 from __future__ import annotations
 
-import itertools
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyproj
-import rasterio
-import rasterio.features
 import shapely
-from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
-from geocd.config import CLASS_CODES, NOT_OBSERVED, VectorizeConfig
-from geocd.errors import BandError, InputError, RasterOpenError
-from geocd.rasters.grid import Grid, apply_transform
+from geocd.config import CLASS_CODES, SCORE_SCALE, VectorizeConfig, thresholds_of
+from geocd.errors import ConfigError
+from geocd.rasters.grid import Grid
 from geocd.rasters.write import bounded_cache
-from geocd.vectorize.attributes import Ruler, measure_pixels, to_ground
-from geocd.vectorize.kinds import looks_like_road
+from geocd.tiling.classify import least_level
+from geocd.vectorize.attributes import Ruler, observed_share, to_ground
+from geocd.vectorize.components import Objects, ObjectStream, Sums
+from geocd.vectorize.holes import without_small_holes
+from geocd.vectorize.kinds import looks_like_road, mean_length_and_width
 from geocd.vectorize.outline import Geometries, Ints, as_multipolygons, smooth
+from geocd.vectorize.scorefile import RowReader, check_classes, grid_of, opened
 
 COLUMNS = (
     "id",
@@ -37,22 +36,36 @@ COLUMNS = (
     "score_max",
     "area_m2",
     "perimeter_m",
+    "length_m",
+    "width_m",
+    "orientation",
     "area_px",
     "observed",
     "before_date",
     "after_date",
+    "regularized",
 )
 """Attributes of a change polygon, in the order in which they are written."""
-_BATCH = 500
-"""Objects whose outlines are worked on together."""
+_BATCH = 10_000
+"""Objects whose polygons are drawn together."""
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Objects before they are drawn; outlines in pixels, everything of shape (n,)."""
+
+    outlines: Geometries
+    codes: Ints
+    """Values in the change map."""
+    sums: Sums
+
+
 def trace_changes(
-    change_map: Path,
     scores: Path,
     *,
     classes: Sequence[str],
+    thresholds: Sequence[float],
     config: VectorizeConfig,
     dates: tuple[str | None, str | None] = (None, None),
     progress: Progress | None = None,
@@ -61,173 +74,171 @@ def trace_changes(
 
     Pixels that touch by side or corner and are of one class are one object. Parts that touch
     only at a corner become the parts of a MultiPolygon, and every geometry is a valid
-    MultiPolygon. The map is read line by line and the scores object by object, so that
-    memory grows with the number of objects and not with the size of the raster.
+    MultiPolygon. The raster is read once, in bands of rows; what is held is a band, the
+    corners of the objects that are open at its lower edge, and the objects that are kept.
+    The height of the bands changes nothing.
 
-    Columns: ``id`` (1..n; largest first, then from the top left), ``kind`` (building or
+    Where ``config.grow`` is given, pixels count down to that lower score, and an object is
+    kept if one of its pixels reaches the threshold.
+
+    Columns: ``id`` (12 hexadecimal digits of what the object's pixels are: the same object of
+    the same class has the same id in every tracing of the raster), ``kind`` (building or
     road), ``kind_source`` (network, or shape where the weights know only 'change'),
     ``score_mean`` and ``score_max`` (0..1, over the object's pixels), ``area_m2`` and
-    ``perimeter_m`` (of the polygon on the ground; null without a CRS), ``area_px`` (pixels
-    of the map), ``observed`` (share of the pixels in and within 3 pixels of the object that
-    were observed, 0..1), ``before_date`` and ``after_date`` (ISO 8601 or null).
+    ``perimeter_m`` (of the polygon on the ground), ``length_m`` and ``width_m`` (of the
+    smallest rectangle around a building; of a strip with a road's area and perimeter),
+    ``orientation`` (of the rectangle's length, degrees clockwise from north, 0..180),
+    ``area_px`` (pixels of the map), ``observed`` (share of the pixels in and within 3 pixels
+    of the object that were observed, 0..1), ``before_date`` and ``after_date`` (ISO 8601 or
+    null), ``regularized`` (whether the polygon was drawn with right angles). What ends in
+    ``_m`` or ``_m2`` is null without a CRS. Largest first, then from the top left.
 
     Args:
-        change_map: raster of one band, uint8: 0, the values of `CLASS_CODES`, 255.
-        scores: raster on the same grid, uint8, one band per class: score * 254, 255.
+        scores: raster, uint8, one band per class: score * 254, 255 where not observed.
         classes: names of the bands of ``scores``, in their order.
-        config: minimum mapping unit, smoothing, and what a road looks like.
+        thresholds: least score of each class, between 0 and 1.
+        config: how objects are cleaned and drawn; minimum mapping units; what a road looks like.
         dates: ISO dates of the images before and after.
-        progress: told (rows done, rows); the first call comes when the lines are read.
+        progress: told (rows done, rows).
 
     Returns:
-        In the CRS of the map. Without a CRS and a transform, x is the column and y is minus
+        In the CRS of the raster. Without a CRS and a transform, x is the column and y is minus
         the row, which is where a GIS shows an image without georeferencing.
 
     Raises:
-        RasterOpenError: one of the files cannot be read.
-        BandError: the bands are not those of one change map and of ``classes``.
-        InputError: the two rasters differ in grid, or the map has a value or a class that
-            ``classes`` does not explain.
+        RasterOpenError: the file cannot be read.
+        BandError: the bands are not those of ``classes``.
+        InputError: there is a class of another name, or the raster is not of bytes.
+        ConfigError: objects would grow by a score above the threshold.
     """
-    with bounded_cache(), _opened(change_map) as codes, _opened(scores) as bands:
-        _check(codes, bands, classes)
-        grid = _grid(codes)
+    with bounded_cache(), opened(scores) as dataset:
+        check_classes(dataset, classes)
+        grid = grid_of(dataset)
         ruler = Ruler(grid)
-        tables = [_describe(np.empty(0, object), np.empty(0, int), codes, bands, (), config, ruler)]
-        reached = 0
-        for outlines, values in _traced(codes):
-            tables.append(_describe(outlines, values, codes, bands, classes, config, ruler))
-            reached = max(reached, int(shapely.total_bounds(outlines)[3]))
-            if progress is not None and reached < grid.height:
-                progress(reached, grid.height)
-    if progress is not None:
-        progress(grid.height, grid.height)
-    return _layer(pd.concat(tables, ignore_index=True), grid, dates)
+        found = _objects(dataset, classes, thresholds, config, ruler, progress)
+        found = _filled(found, config, ruler)
+        table = _described(found, dataset, classes, config, ruler)
+    return _layer(table, grid, dates)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with warnings.catch_warnings():
-            # Images without georeferencing are a supported case, not an oversight.
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
-    except RasterioIOError as error:
-        raise RasterOpenError(f"{path} cannot be read as a raster: {error}") from error
-    with dataset:
-        yield dataset
+def _objects(
+    dataset: Any, classes: Sequence[str], thresholds: Sequence[float], config: VectorizeConfig,
+    ruler: Ruler, progress: Progress | None,
+) -> _Found:  # fmt: skip
+    """The objects that may be large and sure enough."""
+    height, width = dataset.shape
+    reader = _reader(dataset, classes, thresholds, config)
+    # By pixels first, so that specks cost nothing; the exact rule comes with the polygons.
+    least = min(config.least_area(kind) for kind in ("building", "road"))
+    pixels = _fewest_pixels(least / ruler.largest_pixel(), filled=config.fill_holes > 0)
+    streams = [ObjectStream(width) for _ in classes]
+    closed: list[tuple[int, Objects]] = []
+    for rows in reader:
+        for band, (code, stream) in enumerate(zip(reader.codes, streams, strict=True)):
+            objects = stream.add(
+                (rows.codes == code).view(np.uint8), rows.scores[band], rows.doubtful,
+                last=rows.stop == height, least_pixels=pixels,
+                least_peak=least_level(thresholds[band]),
+            )  # fmt: skip
+            closed.append((code, objects))
+        if progress is not None:
+            progress(rows.stop, height)
+    return _Found(
+        np.concatenate([objects.outlines for _, objects in closed]),
+        np.concatenate([np.full(len(objects.outlines), code) for code, objects in closed]),
+        Sums.joined(*(objects.sums for _, objects in closed)),
+    )
 
 
-def _check(codes: Any, bands: Any, classes: Sequence[str]) -> None:
-    """Refuse a map and scores that do not belong together."""
-    unknown = [name for name in classes if name not in CLASS_CODES]
-    if unknown:
-        raise InputError(f"unknown class {unknown[0]!r}; known classes: {', '.join(CLASS_CODES)}")
-    for dataset in (codes, bands):
-        if set(dataset.dtypes) != {"uint8"}:
-            raise InputError(f"{dataset.name} must be uint8, found {dataset.dtypes[0]}")
-    if codes.count != 1:
-        raise BandError(f"a change map has one band, {codes.name} has {codes.count}")
-    if bands.count != len(classes):
-        raise BandError(
-            f"{bands.name} has {bands.count} bands for {len(classes)} classes "
-            f"({', '.join(classes)}); give the classes of the weights that made it"
-        )
-    same = codes.shape == bands.shape and codes.crs == bands.crs
-    if not (same and codes.transform.almost_equals(bands.transform, 1e-9)):
-        raise InputError(
-            f"the change map and the scores differ in grid: {codes.name} is "
-            f"{_grid(codes).describe()}, {bands.name} is {_grid(bands).describe()}; "
-            "use the two files of one run"
-        )
+def _reader(
+    dataset: Any, classes: Sequence[str], thresholds: Sequence[float], config: VectorizeConfig
+) -> RowReader:
+    low = thresholds_of(config.grow, classes, thresholds)
+    for name, grown, threshold in zip(classes, low, thresholds, strict=True):
+        if grown > threshold:
+            raise ConfigError(
+                f"{name} would grow by scores of {grown:g} and more, above its threshold "
+                f"{threshold:g}; give a lower one"
+            )
+    dy, dx = grid_of(dataset).gsd() or (1.0, 1.0)
+    codes = tuple(CLASS_CODES[name] for name in classes)
+    return RowReader(dataset, low, codes, opening=(config.opening / dy, config.opening / dx))
 
 
-def _grid(dataset: Any) -> Grid:
-    transform = dataset.transform
-    if dataset.crs is None and transform == Affine.identity():
-        # A GIS hangs an image without georeferencing below the x axis.
-        transform = Affine(1, 0, 0, 0, -1, 0)
-    return Grid(dataset.crs, transform, dataset.height, dataset.width)
+def _fewest_pixels(pixels: float, *, filled: bool) -> float:
+    """Objects of fewer pixels cannot reach an area of so many pixels."""
+    if filled:  # n pixels enclose n * n / 8 at most, in the shape of a diamond
+        pixels = np.sqrt(16 + 8 * pixels) - 4
+    return float(pixels) * (1 - 1e-3)
 
 
-def _traced(codes: Any) -> Iterator[tuple[Geometries, Ints]]:
-    """Pixel outlines, in pixels, and their values in the change map, batch by batch."""
-    band = rasterio.band(codes, 1)
-    # The map is its own mask: 'no change' is by far the largest polygon, and nobody wants it.
-    shapes = rasterio.features.shapes(band, mask=band, connectivity=8)
-    changes = ((shape["coordinates"], int(v)) for shape, v in shapes if v != NOT_OBSERVED)
-    while batch := list(itertools.islice(changes, _BATCH)):
-        values = np.array([value for _, value in batch])
-        rings = [ring for polygon, _ in batch for ring in polygon]
-        points = _to_pixels(np.array(list(itertools.chain.from_iterable(rings))), codes.transform)
-        ring = np.repeat(np.arange(len(rings)), [len(r) for r in rings])
-        owner = np.repeat(np.arange(len(batch)), [len(polygon) for polygon, _ in batch])
-        lines: Any = shapely.linearrings(points, indices=ring)
-        polygons: Any = shapely.polygons(lines, indices=owner)
-        yield as_multipolygons(polygons), values
+def _filled(found: _Found, config: VectorizeConfig, ruler: Ruler) -> _Found:
+    if config.fill_holes == 0:
+        return found
+    outlines = without_small_holes(found.outlines, config.fill_holes, area=ruler.area)
+    return _Found(outlines, found.codes, found.sums)
 
 
-def _to_pixels(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[np.float64]:
-    """Corners of pixels as (column, row), from where they are on the ground."""
-    # GDAL has put the georeferencing on already. A corner has whole numbers in pixels, so
-    # rounding takes off exactly what the way there and back has left.
-    return np.rint(np.column_stack(apply_transform(~transform, points[:, 0], points[:, 1])))
-
-
-def _describe(
-    outlines: Geometries,
-    values: Ints,
-    codes: Any,
-    bands: Any,
-    classes: Sequence[str],
-    config: VectorizeConfig,
-    ruler: Ruler,
+def _described(
+    found: _Found, dataset: Any, classes: Sequence[str], config: VectorizeConfig, ruler: Ruler
 ) -> pd.DataFrame:
-    """The objects of a batch that are large enough, with their attributes; still in pixels."""
-    large = ~(ruler.area(outlines) < config.min_area * (1 - 1e-9))
-    outlines, values = outlines[large], values[large]
+    """The objects that are large enough, drawn, with their attributes; still in pixels."""
+    steps = range(0, max(len(found.outlines), 1), _BATCH)
+    return pd.concat(
+        [_described_batch(found, slice(i, i + _BATCH), dataset, config, ruler) for i in steps],
+        ignore_index=True,
+    )
+
+
+def _described_batch(
+    found: _Found, batch: slice, dataset: Any, config: VectorizeConfig, ruler: Ruler
+) -> pd.DataFrame:
+    outlines, codes, sums = found.outlines[batch], found.codes[batch], found.sums.chosen(batch)
     polygons = smooth(outlines, config.simplify)
+    area, perimeter = ruler.area(polygons), ruler.perimeter(polygons)
+    kinds = _kinds(codes, area, perimeter, config, in_metres=dataset.crs is not None)
+    least = np.array([config.least_area(kind) for kind in kinds])
     # The minimum mapping unit is a promise about the polygons too: an object that is large
     # enough only by its pixels keeps them.
-    polygons = np.where(ruler.area(polygons) < config.min_area, outlines, polygons)
-    area, perimeter = ruler.area(polygons), ruler.perimeter(polygons)
-    pixels = measure_pixels(
-        outlines, _bands_of(values, classes, codes.name), change_map=codes, scores=bands
-    )
+    small = area < least
+    polygons = np.where(small, outlines, polygons)
+    area[small] = ruler.area(outlines[small])
+    perimeter[small] = ruler.perimeter(outlines[small])
+    large = ~(area < least * (1 - 1e-9))
+
+    outlines, polygons, sums = outlines[large], polygons[large], sums.chosen(large)
+    area, perimeter, kinds, codes = area[large], perimeter[large], kinds[large], codes[large]
+    observed = np.ones(len(outlines))
+    observed[sums.doubtful] = observed_share(outlines[sums.doubtful], dataset)
+    long, wide, azimuth = ruler.box(polygons)
+    strip = mean_length_and_width(area, perimeter)
+    road = kinds == "road"
     bounds = shapely.bounds(outlines)
     return pd.DataFrame(
         {
             "geometry": polygons,
-            "kind": _kinds(values, area, perimeter, config, in_metres=codes.crs is not None),
-            "kind_source": np.where(values == CLASS_CODES["change"], "shape", "network"),
-            "score_mean": pixels.score_mean,
-            "score_max": pixels.score_max,
+            "id": _names(outlines, codes),
+            "kind": kinds,
+            "kind_source": np.where(codes == CLASS_CODES["change"], "shape", "network"),
+            "score_mean": sums.score / sums.pixels / SCORE_SCALE,
+            "score_max": sums.peak / SCORE_SCALE,
             "area": area,
             "perimeter": perimeter,
+            "length": np.where(road, strip[0], long),
+            "width": np.where(road, strip[1], wide),
+            "orientation": azimuth,
             "area_px": np.rint(shapely.area(outlines)).astype(np.int64),
-            "observed": pixels.observed,
+            "observed": observed,
+            "regularized": np.zeros(len(outlines), bool),
             "row": bounds[:, 1],
             "col": bounds[:, 0],
         }
     )
 
 
-def _bands_of(values: Ints, classes: Sequence[str], name: str) -> list[int]:
-    """The band of the scores, counted from 1, that each value of the map belongs to."""
-    band = {CLASS_CODES[c]: i for i, c in enumerate(classes, start=1)}
-    strange = set(values.tolist()) - set(band)
-    if strange:
-        known = ", ".join(f"{code} ({c})" for c, code in CLASS_CODES.items() if code in band)
-        raise InputError(
-            f"{name} has the value {min(strange)}, the classes of its scores are {known}; "
-            "use the two files of one run"
-        )
-    return [band[value] for value in values.tolist()]
-
-
 def _kinds(
-    values: Ints, area: Any, perimeter: Any, config: VectorizeConfig, *, in_metres: bool
-) -> Any:
+    codes: Ints, area: Any, perimeter: Any, config: VectorizeConfig, *, in_metres: bool
+) -> npt.NDArray[np.str_]:
     """Building or road for each object: as the network says, else by shape."""
     road = looks_like_road(
         area,
@@ -235,9 +246,14 @@ def _kinds(
         elongation=config.road_elongation,
         width=config.road_width if in_metres else None,
     )
-    unknown = values == CLASS_CODES["change"]
-    road = np.where(unknown, road, values == CLASS_CODES["road"])
+    road = np.where(codes == CLASS_CODES["change"], road, codes == CLASS_CODES["road"])
     return np.where(road, "road", "building")
+
+
+def _names(outlines: Geometries, codes: Ints) -> list[str]:
+    """Twelve hexadecimal digits for each object, by its outline and its class."""
+    texts = zip(shapely.to_wkb(outlines), codes.tolist(), strict=True)
+    return [hashlib.sha256(wkb + bytes([code])).hexdigest()[:12] for wkb, code in texts]
 
 
 def _layer(
@@ -251,9 +267,11 @@ def _layer(
     measured = grid.crs is not None
     unknown = np.full(n, np.nan)
     objects = objects.assign(
-        id=np.arange(1, n + 1, dtype=np.int64),
+        id=objects["id"].astype("string"),
         area_m2=objects["area"] if measured else unknown,
         perimeter_m=objects["perimeter"] if measured else unknown,
+        length_m=objects["length"] if measured else unknown,
+        width_m=objects["width"] if measured else unknown,
         before_date=pd.array([dates[0]] * n, dtype="string"),
         after_date=pd.array([dates[1]] * n, dtype="string"),
     )
