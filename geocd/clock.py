@@ -30,3 +30,26 @@ class Clock:
             with self._lock:
                 self.wall[name] = self.wall.get(name, 0.0) + wall
                 self.cpu[name] = self.cpu.get(name, 0.0) + cpu
+
+
+def profile_table(stages: Clock, inside: str, overlapping: Clock) -> str:
+    """Where the time went, for people.
+
+    Args:
+        stages: that follow each other.
+        inside: the one of them in which the others overlap.
+        overlapping: those others; their shares may add up to more than that stage's.
+    """
+    total = sum(stages.wall.values()) or 1.0
+    lines = [f"{'stage':<16} {'seconds':>8} {'share':>6} {'CPU s':>8}"]
+
+    def _line(name: str, clock: Clock, stage: str) -> str:
+        wall, cpu = clock.wall[stage], clock.cpu[stage]
+        return f"{name:<16} {wall:>8.2f} {wall / total:>6.1%} {cpu:>8.2f}"
+
+    for stage in stages.wall:
+        lines.append(_line(stage, stages, stage))
+        if stage == inside:
+            lines += [_line(f"  {name}", overlapping, name) for name in overlapping.wall]
+    lines.append(f"{'in all':<16} {total:>8.2f}")
+    return "\n".join(lines)

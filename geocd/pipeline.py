@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import geopandas
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from geocd import outputs
 from geocd.align import Alignment, estimate, gray_reader
 from geocd.align.radiometry import RADIOMETRY_OFF, Radiometry, estimate_radiometry
+from geocd.clock import Clock, profile_table
 from geocd.config import (
-    CHANGE_MAP_COLOURS,
-    CLASS_CODES,
     NOT_OBSERVED,
     DetectConfig,
     thresholds_of,
 )
 from geocd.errors import ConfigError, NothingObservedError
 from geocd.maps import check_output, write_changes, write_raster_style
+from geocd.maps.change_map import ChangeMapWriter
 from geocd.models.card import WeightsCard
 from geocd.models.checkpoint import load_weights
 from geocd.predict.flow import score_rows
 from geocd.predict.predictor import Predictor
 from geocd.predict.torch import TorchPredictor
 from geocd.provenance import describe_input, provenance
+from geocd.rasters.grid import Grid
 from geocd.rasters.pair import RasterPair, open_pair
 from geocd.rasters.scene import Sampler, Scene
 from geocd.rasters.write import RowWriter, bounded_cache, write_cog
-from geocd.tiling.classify import classify
+from geocd.report import check_report, write_report
+from geocd.tiling.stitch import hide_unobserved
 from geocd.vectorize import trace_changes
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
 
-_ROWS = 512
-"""Rows that are made at a time."""
+_PIECE = (256, 4096)
+"""Rows and columns that are brought to before's grid at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,19 @@ class DetectResult:
     """What ran the network."""
     reading_gsd: tuple[float, float] | None
     """Ground sample distance (dy, dx) at which the pair was read, metres."""
-    seconds: dict[str, float]
-    """Seconds a stage."""
+    clock: Clock
+    """Seconds of the stages, which follow each other."""
+    busy: Clock
+    """Seconds of the stages that overlap within "predict"."""
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds a stage."""
+        return self.clock.wall
+
+    def profile(self) -> str:
+        """Where the time went, for people."""
+        return profile_table(self.clock, "predict", self.busy)
 
     @property
     def count(self) -> int:
@@ -126,23 +139,8 @@ class DetectResult:
             "backend": self.backend,
             "reading_gsd_m": self.reading_gsd,
             "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
+            "seconds_within_predict": {stage: round(s, 3) for stage, s in self.busy.wall.items()},
         }
-
-
-class _Clock:
-    """Adds up the seconds of each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - begun
-            self.seconds[name] = self.seconds.get(name, 0.0) + elapsed
 
 
 def detect(
@@ -153,6 +151,7 @@ def detect(
     mask: str | Path | None = None,
     scores: str | Path | None = None,
     aoi: str | Path | None = None,
+    report: str | Path | None = None,
     config: DetectConfig | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -168,6 +167,7 @@ def detect(
         scores: score raster to write, a COG on before's grid (one band a class, 0..254 for
             scores of 0..1, 255 not observed).
         aoi: vector file with the area of interest; outside counts as not observed.
+        report: page for people to write, .html; see ``geocd.report.write_report``.
         config: every setting; see ``DetectConfig``.
         overwrite: replace existing outputs.
         progress: called with the stage, the steps done and the steps in all.
@@ -180,12 +180,19 @@ def detect(
     """
     config = config or DetectConfig()
     targets = _targets(output, mask, scores, overwrite=overwrite)
-    _refuse_shared_paths(targets, [before, after, aoi])
+    pages = {} if report is None else {"report": Path(report)}
+    _refuse_shared_paths(targets | pages, [before, after, aoi])
+    for path in pages.values():
+        check_report(path, overwrite=overwrite)
     with bounded_cache():
-        return _detect(
+        result = _detect(
             before, after, targets, area=None if aoi is None else Path(aoi), config=config,
             report=progress or (lambda stage, done, total: None),
         )  # fmt: skip
+    for path in pages.values():
+        write_report(output, before=before, after=after, mask=mask, output=path,
+                     overwrite=overwrite, progress=progress)  # fmt: skip
+    return result
 
 
 def _detect(
@@ -193,7 +200,7 @@ def _detect(
     config: DetectConfig, report: Progress,
 ) -> DetectResult:  # fmt: skip
     """``detect``, once its outputs are known to be writable."""
-    clock = _Clock()
+    clock, busy = Clock(), Clock()
     with clock.stage("open"):
         weights = load_weights(config.weights)
         predictor = TorchPredictor(weights, device=config.predict.device)
@@ -211,22 +218,19 @@ def _detect(
         report("align", 1, 1)
     record = _record(pair, weights.card, config, alignment)
     record["radiometry"] = radiometry.to_dict()
+    # The motion acts on the pixels of this grid: whoever draws the pair again needs both.
+    record["alignment"]["grid_transform"] = [float(v) for v in pair.grid.transform[:6]]
     with ExitStack() as stack:
         drafts = {
             name: stack.enter_context(outputs.replacing(path)) for name, path in targets.items()
         }
-        work = _Workspace(stack, targets["changes"])
-        with clock.stage("predict"):
-            _predict(pair, predictor, config, work.scores, report)
+        work = _Workspace(stack, targets)
+        observed = _score(pair, predictor, config, work, record, clock, busy, report)
         with clock.stage("write rasters"):
-            observed = _write_maps(pair, weights.card, config, work, record, report)
-            for name in ("mask", "scores"):
-                if name in drafts:
-                    kind = "mode" if name == "mask" else "average"
-                    write_cog(getattr(work, f"final_{name}"), drafts[name], overviews=kind)
+            _write_cogs(work, drafts, report)
         with clock.stage("trace"):
             changes = trace_changes(
-                work.final_scores, classes=weights.card.change_classes,
+                work.scores, classes=weights.card.change_classes,
                 thresholds=tuple(record["thresholds"].values()), config=config.vectorize,
                 dates=(pair.before.date, pair.after.date),
                 progress=lambda done, total: report("trace", done, total),
@@ -239,7 +243,7 @@ def _detect(
         output=targets["changes"], mask=targets.get("mask"), scores=targets.get("scores"),
         changes=changes, kinds=_summarise(changes), observed=observed, alignment=alignment,
         radiometry=radiometry, weights=record["weights"], backend=predictor.description,
-        reading_gsd=pair.grid.gsd(), seconds=clock.seconds,
+        reading_gsd=pair.grid.gsd(), clock=clock, busy=busy,
     )  # fmt: skip
 
 
@@ -280,11 +284,11 @@ def _refuse_shared_paths(targets: dict[str, Path], inputs: list[str | Path | Non
 class _Workspace:
     """Temporary rasters beside the output, removed with the stack."""
 
-    def __init__(self, stack: ExitStack, beside: Path) -> None:
-        folder = stack.enter_context(outputs.scratch_folder(beside))
-        self.scores = folder / "reading_scores.tif"
-        self.final_scores = folder / "scores.tif"
-        self.final_mask = folder / "mask.tif"
+    def __init__(self, stack: ExitStack, targets: dict[str, Path]) -> None:
+        folder = stack.enter_context(outputs.scratch_folder(targets["changes"]))
+        self.reading_scores = folder / "reading_scores.tif"
+        self.scores = folder / "scores.tif"
+        self.mask = folder / "mask.tif" if "mask" in targets else None
 
 
 def _normalise(pair: RasterPair, config: DetectConfig) -> Radiometry:
@@ -294,26 +298,70 @@ def _normalise(pair: RasterPair, config: DetectConfig) -> Radiometry:
         return estimate_radiometry(reader.read_dates, pair.grid.shape)
 
 
+def _score(
+    pair: RasterPair, predictor: Predictor, config: DetectConfig, work: _Workspace,
+    record: dict[str, Any], clock: Clock, busy: Clock, report: Progress,
+) -> float:  # fmt: skip
+    """Scores, and the change map if it is wanted, on before's grid; returns the observed share."""
+    maps = ChangeMapWriter(
+        pair.output_grid, predictor.card, scores=work.scores, change_map=work.mask,
+        thresholds=tuple(record["thresholds"].values()), provenance=record,
+    )  # fmt: skip
+    with maps:
+        if pair.grid == pair.output_grid:
+            with clock.stage("predict"):
+                _predict(pair, predictor, config, maps, report, busy)
+            return maps.observed
+        draft = RowWriter(work.reading_scores, pair.grid, bands=predictor.card.change_classes)
+        with clock.stage("predict"), draft:
+            _predict(pair, predictor, config, draft, report, busy)
+        with clock.stage("resample"):
+            _resample(work.reading_scores, pair.output_grid, maps, report)
+    return maps.observed
+
+
+def _write_cogs(work: _Workspace, drafts: dict[str, Path], report: Progress) -> None:
+    wanted = [
+        (source, drafts[role], overviews)
+        for role, source, overviews in (
+            ("mask", work.mask, "mode"), ("scores", work.scores, "average")
+        )
+        if role in drafts and source is not None
+    ]  # fmt: skip
+    report("write rasters", 0, len(wanted))
+    for done, (source, target, overviews) in enumerate(wanted, 1):
+        write_cog(source, target, overviews=overviews)
+        report("write rasters", done, len(wanted))
+
+
+class _Rows(Protocol):
+    """Takes rows of scores from top to bottom."""
+
+    def write(self, rows: NDArray[np.uint8]) -> None:
+        """Append rows (classes, rows, width)."""
+        ...
+
+
 def _predict(
-    pair: RasterPair, predictor: Predictor, config: DetectConfig, path: Path, report: Progress
-) -> None:
-    """Score the pair on the reading grid, into a tiled GeoTIFF."""
+    pair: RasterPair, predictor: Predictor, config: DetectConfig, target: _Rows,
+    report: Progress, busy: Clock,
+) -> None:  # fmt: skip
+    """Score the pair on the reading grid."""
     seen = False
-    classes = predictor.card.change_classes
     with (
         pair.reader() as reader,
-        RowWriter(path, pair.grid, bands=classes) as writer,
         closing(
             score_rows(
                 predictor, reader.read_part, pair.grid.shape, tiling=config.tiling,
-                batch_size=config.predict.batch_size,
+                batch_size=config.predict.batch_size, clock=busy,
                 progress=lambda done, total: report("predict", done, total),
             )
         ) as scored,
     ):  # fmt: skip
         for rows in scored:
             seen = seen or bool((rows[0] != NOT_OBSERVED).any())
-            writer.write(rows)
+            with busy.stage("write"):
+                target.write(rows)
     if not seen:
         raise NothingObservedError(
             f"no pixel of {pair.before.name} and {pair.after.name} is valid on both dates; "
@@ -321,36 +369,20 @@ def _predict(
         )
 
 
-def class_codes(card: WeightsCard) -> tuple[int, ...]:
-    """Values of the card's classes in a change map."""
-    return tuple(CLASS_CODES.get(name, CLASS_CODES["change"]) for name in card.change_classes)
-
-
-def _write_maps(
-    pair: RasterPair, card: WeightsCard, config: DetectConfig, work: _Workspace,
-    record: dict[str, Any], report: Progress,
-) -> float:  # fmt: skip
-    """Bring the scores to before's grid and derive the change map; returns the observed share."""
-    grid, classes = pair.output_grid, card.change_classes
-    thresholds = tuple(record["thresholds"].values())
-    bands = list(range(1, len(classes) + 1))
-    observed = 0
-    with (
-        Sampler(Scene.open(work.scores), grid, resampling=Resampling.bilinear) as sampler,
-        RowWriter(work.final_scores, grid, bands=classes) as scores,
-        RowWriter(work.final_mask, grid, bands=("change",), colours=CHANGE_MAP_COLOURS) as mask,
-    ):
-        scores.tag(record)
-        mask.tag(record)
-        for top in range(0, grid.height, _ROWS):
-            below = min(top + _ROWS, grid.height)
-            values, valid = sampler.read_raw(slice(top, below), slice(0, grid.width), bands)
-            values = np.where(valid, values, np.uint8(NOT_OBSERVED))
-            observed += int(valid.sum())
-            scores.write(values)
-            mask.write(classify(values, thresholds, class_codes(card))[None])
-            report("write rasters", below, grid.height)
-    return observed / (grid.height * grid.width)
+def _resample(source: Path, grid: Grid, target: _Rows, report: Progress) -> None:
+    """Bring scores from the reading grid to another."""
+    scene = Scene.open(source)
+    height, width = _PIECE
+    with Sampler(scene, grid, resampling=Resampling.bilinear) as sampler:
+        for top in range(0, grid.height, height):
+            below = min(top + height, grid.height)
+            rows = np.full((len(scene.bands), below - top, grid.width), NOT_OBSERVED, np.uint8)
+            for left in range(0, grid.width, width):
+                cols = slice(left, min(left + width, grid.width))
+                values, valid = sampler.read_raw(slice(top, below), cols, scene.bands)
+                rows[:, :, cols] = hide_unobserved(values, valid)
+            target.write(rows)
+            report("resample", below, grid.height)
 
 
 def _record(

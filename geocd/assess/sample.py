@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from geocd.config import CLASS_CODES, NOT_OBSERVED, DetectConfig, thresholds_of
 from geocd.errors import ConfigError, DatasetError, GeocdWarning
+from geocd.maps.change_map import class_codes
 from geocd.models.card import WeightsCard
-from geocd.pipeline import class_codes, detect
+from geocd.pipeline import detect
 from geocd.rasters.grid import Grid
 from geocd.rasters.pair import RasterPair, open_pair
 from geocd.rasters.scene import Sampler

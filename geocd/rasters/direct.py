@@ -84,4 +84,4 @@ def _usable(
     if set(bands) != set(dataset.indexes):
         values = dataset.read(window=window)
     same = np.isnan(values) if np.isnan(nodata) else values == nodata
-    return ~same.all(axis=0)
+    return np.asarray(~same.all(axis=0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from geocd.config import NOT_OBSERVED, SCORE_SCALE, TilingConfig
+from geocd.config import NOT_OBSERVED, TilingConfig
 from geocd.errors import ShapeError
 from geocd.tiling.windows import Window, blending_weights, starts
 
@@ -108,30 +108,3 @@ class Stitcher:
 def hide_unobserved(levels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Levels (classes, height, width) with 255 where not ``valid`` (height, width)."""
     return levels if valid.all() else np.where(valid, levels, np.uint8(NOT_OBSERVED))
-
-
-def classify(
-    scores: NDArray[np.uint8], thresholds: tuple[float, ...], codes: tuple[int, ...]
-) -> NDArray[np.uint8]:
-    """The change map of encoded scores.
-
-    A class passes where its score reaches its threshold; where several pass, the one with the
-    larger margin wins.
-
-    Args:
-        scores: shape (classes, height, width), 0..254 for 0..1, 255 not observed.
-        thresholds: one a class, 0..1.
-        codes: value of each class in the change map.
-
-    Returns:
-        Shape (height, width): 0, one of ``codes``, or 255 where not observed.
-    """
-    limits = np.array(thresholds, np.float32) * SCORE_SCALE
-    unseen = scores[0] == NOT_OBSERVED
-    out: NDArray[np.uint8] = unseen * np.uint8(NOT_OBSERVED)
-    # Change is rare: margins are worked out only where a class passes.
-    least = np.ceil(limits).astype(np.uint8)[:, None, None]
-    passed = (scores >= least).any(axis=0) & ~unseen
-    margin = scores[:, passed] - limits[:, None]  # (classes, pixels)
-    out[passed] = np.array(codes, np.uint8)[margin.argmax(axis=0)]
-    return out
