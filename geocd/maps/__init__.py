@@ -1,6 +1,17 @@
 """Writing change polygons for people: formats, styles."""
 
 from geocd.maps.qml import write_raster_style
+from geocd.maps.residuals import residual_picture
+from geocd.maps.ties import TieSet, check_tie_output, write_ties
 from geocd.maps.vector import LAYER, check_output, write_changes
 
-__all__ = ["LAYER", "check_output", "write_changes", "write_raster_style"]
+__all__ = [
+    "LAYER",
+    "TieSet",
+    "check_output",
+    "check_tie_output",
+    "residual_picture",
+    "write_changes",
+    "write_raster_style",
+    "write_ties",
+]

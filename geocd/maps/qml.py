@@ -20,17 +20,18 @@ create table if not exists layer_styles (
 
 
 def style_text(name: str) -> str:
-    """A style that comes with geocd: "changes" or "change_map"."""
+    """A style that comes with geocd: the name of a file in ``styles``, without its ending."""
     return (files("geocd.maps") / "styles" / f"{name}.qml").read_text()
 
 
-def add_layer_style(geopackage: Path, layer: str, *, style: str) -> None:
+def add_layer_style(geopackage: Path, layer: str, *, style: str, description: str) -> None:
     """Make a style the default of a layer of a GeoPackage.
 
     Args:
         geopackage: an existing file, changed in place.
         layer: name of the layer.
         style: name of the style, as for ``style_text``.
+        description: what it shows, in a few words.
     """
     database = sqlite3.connect(geopackage)
     try:
@@ -47,8 +48,8 @@ def add_layer_style(geopackage: Path, layer: str, *, style: str) -> None:
             database.execute(
                 "insert into layer_styles (f_table_catalog, f_table_schema, f_table_name, "
                 "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, "
-                "owner) values ('', '', ?, ?, ?, ?, '', 1, 'change by kind', '')",
-                (layer, column, style, style_text(style)),
+                "owner) values ('', '', ?, ?, ?, ?, '', 1, ?, '')",
+                (layer, column, style, style_text(style), description),
             )
     finally:
         database.close()

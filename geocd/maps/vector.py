@@ -30,17 +30,22 @@ _LONLAT_STEP = 1e-7
 """Resolution of GeoJSON in degrees: a centimetre."""
 
 
-def _write_geopackage(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:
-    _write_ogr(changes, path, "GPKG")
+def provenance_rows(provenance: Provenance) -> pd.DataFrame:
+    """The record as a table of keys and values, JSON where they are no text."""
     rows = {
         "key": list(provenance),
         "value": [
             v if isinstance(v, str) else json.dumps(v, default=str) for v in provenance.values()
         ],
     }
-    pyogrio.write_dataframe(pd.DataFrame(rows, dtype=str), path, driver="GPKG",
+    return pd.DataFrame(rows, dtype=str)
+
+
+def _write_geopackage(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:
+    _write_ogr(changes, path, "GPKG")
+    pyogrio.write_dataframe(provenance_rows(provenance), path, driver="GPKG",
                             layer="provenance", append=True)  # fmt: skip
-    add_layer_style(path, LAYER, style="changes")
+    add_layer_style(path, LAYER, style="changes", description="change by kind")
 
 
 def _write_geojson(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:
