@@ -12,6 +12,7 @@ from geocd.config import (
     AlignMode,
     DetectConfig,
     DeviceName,
+    PerClass,
     PredictConfig,
     RadiometryMode,
     TilingConfig,
@@ -41,6 +42,11 @@ from geocd_cli.reporting import StageProgress, translate_errors
     type=click.Path(path_type=Path),
     help="Also write the scores, a GeoTIFF (COG) with one band a class.",
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Also write a page that anyone can open and review, .html.",
+)
 @options.weights
 @click.option(
     "--bands",
@@ -63,13 +69,6 @@ from geocd_cli.reporting import StageProgress, translate_errors
     show_default=True,
     help="Pixels that windows share with their neighbours.",
 )
-@click.option(
-    "--min-area",
-    type=float,
-    default=VectorizeConfig().min_area,
-    show_default=True,
-    help="Smallest polygon kept, in square metres (pixels without a CRS).",
-)
 @options.align
 @options.radiometry
 @options.device
@@ -85,18 +84,19 @@ from geocd_cli.reporting import StageProgress, translate_errors
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
 @translate_errors
+@options.drawing
 def detect(
     before: str,
     after: str,
     output: Path,
     mask: Path | None,
     scores: Path | None,
+    report: Path | None,
     weights: str,
     bands: tuple[int, ...] | None,
-    threshold: float | None,
+    threshold: PerClass | None,
     tile_size: int,
     overlap: int,
-    min_area: float,
     align: AlignMode,
     radiometry: RadiometryMode,
     device: DeviceName,
@@ -106,6 +106,7 @@ def detect(
     overwrite: bool,
     quiet: bool,
     as_json: bool,
+    drawing: VectorizeConfig,
 ) -> None:
     """Find what changed between BEFORE and AFTER.
 
@@ -126,7 +127,7 @@ def detect(
         align=AlignConfig(mode=align),
         tiling=TilingConfig(tile_size=tile_size, overlap=overlap),
         predict=PredictConfig(device=device),
-        vectorize=VectorizeConfig(min_area=min_area),
+        vectorize=drawing,
     )
     from geocd.pipeline import detect as run
 
@@ -137,6 +138,7 @@ def detect(
         mask=mask,
         scores=scores,
         aoi=aoi,
+        report=report,
         config=config,
         overwrite=overwrite,
         progress=StageProgress(quiet=quiet),

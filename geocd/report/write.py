@@ -17,6 +17,7 @@ from geocd.align import Motion
 from geocd.config import ReportConfig
 from geocd.errors import ConfigError
 from geocd.rasters.pair import RasterPair, open_pair
+from geocd.rasters.scene import Scene
 from geocd.rasters.write import bounded_cache
 from geocd.report.images import (
     EncodedPair,
@@ -100,13 +101,13 @@ def write_report(
     """
     target, config = Path(output), config or ReportConfig()
     report = progress or (lambda stage, done, total: None)
-    if target.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"a report is written as .html, got {target.name!r}")
-    outputs.check_writable(target, overwrite=overwrite)
+    check_report(target, overwrite=overwrite)
     _refuse_inputs(target, (changes, before, after, mask))
     layer = read_changes(Path(changes))
     with bounded_cache():
-        pair = _aligned(open_pair(before, after, channels=3), layer.provenance.get("alignment"))
+        bands = _bands(before, after, layer.provenance)
+        pair = open_pair(before, after, channels=3, bands=bands)
+        pair = _aligned(pair, layer.provenance.get("alignment"))
         observed = (
             None if mask is None else observed_in_map(Path(mask), pair.output_grid, pair.grid)
         )
@@ -120,6 +121,28 @@ def write_report(
     with outputs.replacing(target) as temporary:
         temporary.write_bytes(page)
     return WrittenReport(target, len(page), len(layer.frame), shown, sharp)
+
+
+def check_report(path: Path, *, overwrite: bool) -> None:
+    """Refuse a report that could not be written, before the work that leads to it.
+
+    Raises:
+        ConfigError: the extension is not .html.
+        OutputError: see ``outputs.check_writable``.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"a report is written as .html, got {path.name!r}")
+    outputs.check_writable(path, overwrite=overwrite)
+
+
+def _bands(before: str | Path, after: str | Path, record: dict[str, Any]) -> tuple[int, ...] | None:
+    """The bands that the run read, if they are three; one for gray images; None: the first."""
+    config = record.get("config")
+    chosen = config.get("bands") if isinstance(config, dict) else None
+    if isinstance(chosen, list) and len(chosen) == 3 and all(isinstance(b, int) for b in chosen):
+        return tuple(chosen)
+    fewest = min((Scene.open(source).bands for source in (before, after)), key=len)
+    return fewest[:1] if len(fewest) < 3 else None
 
 
 def _refuse_inputs(target: Path, inputs: tuple[str | Path | None, ...]) -> None:
