@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from geocd.errors import ConfigError
 
 AlignMode = Literal["auto", "off", "shift", "affine", "local", "require"]
-DeviceName = Literal["auto", "cpu", "cuda"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+BackendName = Literal["auto", "torch", "openvino"]
+PrecisionName = Literal["auto", "float32", "bf16", "fp16", "int8"]
 RadiometryMode = Literal["none", "linear"]
 
 DEFAULT_WEIGHTS = "geocd-vhr"
@@ -127,15 +129,24 @@ class PredictConfig:
     """Where and how the network runs."""
 
     device: DeviceName = "auto"
-    """auto takes CUDA where there is a device, the CPU elsewhere."""
+    """auto takes CUDA or Apple's MPS where there is such a device, the CPU elsewhere."""
+    backend: BackendName = "auto"
+    """What runs the network; auto takes OpenVINO on the CPU and torch on GPUs."""
+    precision: PrecisionName = "auto"
+    """What the network computes in; auto takes the fastest whose loss is negligible."""
+    compile: bool = False
+    """Let torch compile the network first: a minute at the start, faster on large rasters."""
     batch_size: int = 8
     """Window pairs in one forward pass."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.device in ("auto", "cpu", "cuda"),
-            f"device must be auto, cpu or cuda, got {self.device!r}",
-        )
+        for name, choices in (
+            ("device", get_args(DeviceName)),
+            ("backend", get_args(BackendName)),
+            ("precision", get_args(PrecisionName)),
+        ):
+            value = getattr(self, name)
+            _require(value in choices, f"{name} must be one of {', '.join(choices)}, got {value!r}")
         _require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
 
 

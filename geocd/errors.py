@@ -18,6 +18,8 @@ catch it. A message says what differs, what was found, and what to try.
     │   ├── UnknownWeightsError             no weights of that name
     │   ├── DamagedWeightsError             the file does not hold what its card says
     │   └── PickleRefusedError              reading it would execute code
+    ├── BackendError (RuntimeError)         what should run the network cannot
+    │   └── DeviceMemoryError               not even one window pair fits its memory
     ├── UnknownModelError (KeyError)        no architecture of that name
     ├── DivergedError (ArithmeticError)     training ran into numbers that are none
     ├── ShapeError (ValueError)             arrays that do not fit each other
@@ -91,6 +93,14 @@ class DamagedWeightsError(WeightsError):
 
 class PickleRefusedError(WeightsError):
     """Reading the checkpoint would execute code, so it was not read."""
+
+
+class BackendError(GeocdError, RuntimeError):
+    """What should run the network cannot be used."""
+
+
+class DeviceMemoryError(BackendError):
+    """Not even one window pair fits the memory of the device."""
 
 
 class UnknownModelError(GeocdError, KeyError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +26,10 @@ from geocd.errors import ConfigError, NothingObservedError
 from geocd.maps import check_output, write_changes, write_raster_style
 from geocd.maps.change_map import ChangeMapWriter
 from geocd.models.card import WeightsCard
-from geocd.models.checkpoint import load_weights
+from geocd.models.files import find_weights, read_card
+from geocd.predict.backends import open_predictor
 from geocd.predict.flow import score_rows
 from geocd.predict.predictor import Predictor
-from geocd.predict.torch import TorchPredictor
 from geocd.provenance import describe_input, provenance
 from geocd.rasters.grid import Grid
 from geocd.rasters.pair import RasterPair, open_pair
@@ -41,6 +41,9 @@ from geocd.vectorize import trace_changes
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
+
+_CALIBRATION_PAIRS = 32
+"""Painted pairs on which the ranges of 8 bits are measured."""
 
 _PIECE = (256, 4096)
 """Rows and columns that are brought to before's grid at a time."""
@@ -202,13 +205,17 @@ def _detect(
     """``detect``, once its outputs are known to be writable."""
     clock, busy = Clock(), Clock()
     with clock.stage("open"):
-        weights = load_weights(config.weights)
-        predictor = TorchPredictor(weights, device=config.predict.device)
+        card = read_card(find_weights(config.weights))
         pair = open_pair(
-            before, after, channels=len(weights.card.bands), gsd_range=weights.card.gsd,
+            before, after, channels=len(card.bands), gsd_range=card.gsd,
             bands=config.bands, gsd=config.gsd, pixel_size=config.pixel_size,
             area=area,
         )  # fmt: skip
+        side = config.tiling.tile_size
+        window = (min(side, pair.grid.height), min(side, pair.grid.width))
+        predictor = open_predictor(
+            config.weights, window=window, config=config.predict, calibration=_painted_pairs
+        )
     with clock.stage("align"):
         report("align", 0, 1)
         alignment = estimate(gray_reader(pair), pair.grid.shape, config=config.align)
@@ -216,7 +223,7 @@ def _detect(
         radiometry = _normalise(pair, config)
         pair = replace(pair, tables=radiometry.tables())
         report("align", 1, 1)
-    record = _record(pair, weights.card, config, alignment)
+    record = _record(pair, card, config, alignment)
     record["radiometry"] = radiometry.to_dict()
     # The motion acts on the pixels of this grid: whoever draws the pair again needs both.
     record["alignment"]["grid_transform"] = [float(v) for v in pair.grid.transform[:6]]
@@ -230,7 +237,7 @@ def _detect(
             _write_cogs(work, drafts, report)
         with clock.stage("trace"):
             changes = trace_changes(
-                work.scores, classes=weights.card.change_classes,
+                work.scores, classes=card.change_classes,
                 thresholds=tuple(record["thresholds"].values()), config=config.vectorize,
                 dates=(pair.before.date, pair.after.date),
                 progress=lambda done, total: report("trace", done, total),
@@ -245,6 +252,13 @@ def _detect(
         radiometry=radiometry, weights=record["weights"], backend=predictor.description,
         reading_gsd=pair.grid.gsd(), clock=clock, busy=busy,
     )  # fmt: skip
+
+
+def _painted_pairs(card: WeightsCard) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """What the ranges of 8 bits are measured on: surveys that are painted."""
+    from geocd.testing.pairs import paint_pairs
+
+    return paint_pairs(_CALIBRATION_PAIRS, gsd=sum(card.gsd or (0.5, 0.5)) / 2, bands=len(card.bands))
 
 
 def _targets(

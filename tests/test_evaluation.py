@@ -12,7 +12,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from arithmetic import Arithmetic
+from arithmetic import open_arithmetic
 from click.testing import CliRunner
 from PIL import Image
 from rasterio.crs import CRS
@@ -69,7 +69,7 @@ def _cut_short(path, *, keep=0.5):
 
 @pytest.fixture
 def arithmetic(monkeypatch):
-    monkeypatch.setattr("geocd.pipeline.TorchPredictor", Arithmetic)
+    monkeypatch.setattr("geocd.pipeline.open_predictor", open_arithmetic)
 
 
 def test_evaluation_lists_every_image_and_the_baselines(tmp_path):

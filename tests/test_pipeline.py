@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from arithmetic import Arithmetic
+from arithmetic import Arithmetic, open_arithmetic
 from rasterio.crs import CRS
 from rasterio.warp import calculate_default_transform, reproject
 
@@ -38,7 +38,7 @@ OFF = DetectConfig(align=AlignConfig(mode="off"), vectorize=VectorizeConfig(min_
 
 @pytest.fixture
 def arithmetic(monkeypatch):
-    monkeypatch.setattr("geocd.pipeline.TorchPredictor", Arithmetic)
+    monkeypatch.setattr("geocd.pipeline.open_predictor", open_arithmetic)
 
 
 def _painted(shape=(300, 420), seed=4):

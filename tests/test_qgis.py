@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from affine import Affine
-from arithmetic import Arithmetic
+from arithmetic import open_arithmetic
 from PIL import Image
 from rasterio.crs import CRS
 
@@ -67,7 +67,7 @@ def run(request, tmp_path_factory):
     ]  # fmt: skip
     config = DetectConfig(align=AlignConfig(mode="off"), vectorize=VectorizeConfig(min_area=0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("geocd.pipeline.TorchPredictor", Arithmetic)
+        patch.setattr("geocd.pipeline.open_predictor", open_arithmetic)
         result = geocd.detect(*paths, folder / "c.gpkg", mask=folder / "m.tif", config=config)
     return result, "EPSG:32633" if georeferenced else ""
 

@@ -31,6 +31,9 @@ DEPTH = 4
 class ConvBlock(nn.Module):
     """Two 3 x 3 convolutions; the skip starts before the first batch norm."""
 
+    folds = (("conv2", "bn2"),)
+    """What ``fold_batch_norms`` may join; the skip needs what comes before ``bn1``."""
+
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
@@ -102,15 +105,26 @@ class _NestedBackbone(ChangeNetwork):
             features.append(self.get_submodule(f"conv{i}_0")(pooled))
         return features
 
+    def _encode_dates(
+        self, before: Tensor, after: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Maps of before, of after, and of both dates (2 * B, C, h, w) from stride 2 on."""
+        if self.training:  # batch norm looks at one date at a time, as published
+            first, second = self._encode(before, DEPTH), self._encode(after, DEPTH)
+            both = [torch.cat(dates) for dates in zip(first, second, strict=True)]
+        else:
+            both = self._encode(torch.cat([before, after]), DEPTH)
+            first, second = ([m.chunk(2)[date] for m in both] for date in (0, 1))
+        deepest = self.get_submodule(f"conv{DEPTH}_0")(torch.max_pool2d(second[-1], 2))
+        return first, [*second, deepest], both[1:]
+
     def nodes(self, before: Tensor, after: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The full-resolution nodes x0_1..x0_4, each (B, width, H, W), and both dates' maps.
 
         Only the after image is encoded to the lowest resolution, and every upsampled
         encoder map is the after image's: the network is not symmetric in time.
         """
-        row_before = self._encode(before, DEPTH)
-        row_after = self._encode(after, DEPTH + 1)
-        maps = [torch.cat([row_before[i], row_after[i]]) for i in range(1, DEPTH)]
+        row_before, row_after, maps = self._encode_dates(before, after)
         rows: list[list[Tensor]] = [[a] for a in row_after]
         for j in range(1, DEPTH + 1):
             for i in range(DEPTH + 1 - j):

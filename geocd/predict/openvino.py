@@ -1,0 +1,268 @@
+"""The OpenVINO backend: the fastest on processors. Runs from the cache without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import geocd
+from geocd.config import PrecisionName
+from geocd.errors import BackendError, ConfigError
+from geocd.models.card import WeightsCard
+from geocd.models.files import read_checked
+from geocd.predict import cache
+from geocd.predict.padding import pad_to
+from geocd.predict.runtime import openvino
+
+Pairs = Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+Calibration = Callable[[WeightsCard], Pairs]
+"""Gives pairs of images, each (bands, height, width), like those that the weights will see."""
+
+_CAPABILITIES: dict[str, PrecisionName] = {
+    "FP32": "float32", "BF16": "bf16", "FP16": "fp16", "INT8": "int8",
+}  # fmt: skip
+_MODEL = "model.xml"
+_TEXT = ("convert.py", "graph.py")
+_HINTS = {"float32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+FREE_UP_TO = 320
+"""Largest side, in pixels, up to which one converted network serves windows of any size; beyond
+it attention looks at parts of the window, and their number is fixed in the conversion."""
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    return openvino().Core()
+
+
+def precisions() -> tuple[PrecisionName, ...]:
+    """What this processor computes in."""
+    known = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(name for key, name in _CAPABILITIES.items() if key in known)
+
+
+def choose_precision(name: PrecisionName) -> PrecisionName:
+    """What the network computes in; auto takes bf16 where the processor has it.
+
+    Raises:
+        ConfigError: this processor does not compute in it.
+    """
+    known = precisions()
+    if name == "auto":
+        return "bf16" if "bf16" in known else "float32"
+    if name not in known:
+        raise ConfigError(
+            f"this processor does not compute in {name}; OpenVINO has {', '.join(known)} on it"
+        )
+    return name
+
+
+def threads() -> int:
+    """Processors that this process may use; OMP_NUM_THREADS, which torch heeds too, bounds it."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _code_digest() -> str:
+    """Of the program text that draws the networks: other text, other conversion."""
+    package = Path(geocd.__file__).parent
+    digest = hashlib.sha256()
+    for path in [
+        *sorted((package / "models").glob("*.py")),
+        *(package / "predict" / n for n in _TEXT),
+    ]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Weights in the form in which OpenVINO gets them; equal if the conversion is."""
+
+    path: Path = field(compare=False)
+    content: bytes = field(compare=False, repr=False)
+    card: WeightsCard = field(compare=False)
+    quantised: bool
+    calibration: Calibration | None = field(compare=False)
+    traced: tuple[int, int] | None = None
+    """Window (height, width) that alone it serves; None: every window up to FREE_UP_TO."""
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", cache.entry_key(self.facts))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that decides the conversion, JSON-ready."""
+        card = self.card
+        return {
+            "geocd": geocd.__version__, "code": _code_digest(), "openvino": openvino().__version__,
+            "tensors": card.tensors_sha256, "architecture": card.architecture,
+            "width": card.width, "options": dict(card.options), "classes": card.classes,
+            "exclusive": card.exclusive, "mean": card.mean, "std": card.std,
+            "quantised": self.quantised, "traced": self.traced,
+        }  # fmt: skip
+
+
+class OpenVINOPredictor:
+    """Runs weights with OpenVINO on the CPU, a window pair on each of several streams.
+
+    Several streams of few threads beat one of many, and a window at a time stays in the caches.
+
+    Args:
+        path: weights file.
+        precision: what the network computes in.
+        streams: most window pairs that are worked on at once; each needs memory of its own.
+        calibration: pairs for the conversion to int8.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+        ConfigError: the processor lacks the precision.
+        DamagedWeightsError: the tensors are not those that the card was written for.
+    """
+
+    def __init__(
+        self, path: Path, *, precision: PrecisionName = "auto", streams: int = 8,
+        calibration: Calibration | None = None,
+    ) -> None:  # fmt: skip
+        self.card, content = read_checked(path)
+        self.precision = choose_precision(precision)
+        self._form = _Form(path, content, self.card, self.precision == "int8", calibration)
+        self._threads = threads()
+        self._streams = max(1, min(streams, self._threads))
+        self._requests: dict[tuple[int, int], list[Any]] = {}
+        self._one_call = threading.Lock()
+
+    @property
+    def description(self) -> str:
+        """Backend, precision and device."""
+        version = openvino().__version__.partition("-")[0]
+        return f"OpenVINO {version}, {self.precision}, CPU with {self._threads} threads"
+
+    def prepare(self, shape: tuple[int, int]) -> None:
+        """Make ready for windows of (height, width) pixels, instead of at the first of them.
+
+        Raises:
+            BackendError: OpenVINO cannot convert, quantise or compile the network.
+        """
+        self._ready(shape)
+
+    def __call__(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Levels (N, change classes, height, width), 0..254, of (N, bands, height, width)."""
+        height, width = before.shape[2:]
+        with self._one_call:
+            requests, stride = self._ready((height, width))
+            before, after = (pad_to(images, stride) for images in (before, after))
+            levels = np.empty(
+                (len(before), len(self.card.change_classes), *before.shape[2:]), np.uint8
+            )
+            waiting: dict[int, int] = {}
+            for index in range(len(before)):
+                turn = index % len(requests)
+                if turn in waiting:
+                    levels[waiting[turn]] = _result(requests[turn])
+                requests[turn].start_async((before[index : index + 1], after[index : index + 1]))
+                waiting[turn] = index
+            for turn, index in waiting.items():
+                levels[index] = _result(requests[turn])
+        return levels[..., :height, :width]
+
+    def _ready(self, shape: tuple[int, int]) -> tuple[list[Any], int]:
+        """Requests for windows of a shape, and the multiples that their sides must be of."""
+        form = (
+            self._form
+            if max(shape) <= FREE_UP_TO
+            else dataclasses.replace(self._form, traced=shape)
+        )
+        _, stride = _network(form)
+        padded = (shape[0] + -shape[0] % stride, shape[1] + -shape[1] % stride)
+        if padded not in self._requests:
+            compiled = _compile(form, padded, self.precision, self._threads, self._streams)
+            # Windows of a run are of one size: requests of another would only hold memory.
+            self._requests = {
+                padded: [compiled.create_infer_request() for _ in range(self._streams)]
+            }
+        return self._requests[padded], stride
+
+
+def _result(request: Any) -> NDArray[np.uint8]:
+    request.wait()
+    levels: NDArray[np.uint8] = request.get_output_tensor().data[0]  # (classes, H, W)
+    return levels
+
+
+# Pairs of a set are scored one after another, each with a predictor of its own: what was read and
+# compiled last is kept for the next.
+@lru_cache(maxsize=2)
+def _network(form: _Form) -> tuple[Any, int]:
+    """The network as OpenVINO has it, from the cache if it is there, and its stride."""
+    entry = cache.find_entry(form.key)
+    if entry is not None:
+        try:
+            return _core().read_model(entry / _MODEL), cache.read_facts(entry)["stride"]
+        except (RuntimeError, KeyError):  # written whole, but not by this version
+            shutil.rmtree(entry, ignore_errors=True)
+    model, stride = _converted(form)
+    ov = openvino()
+    entry = cache.store_entry(
+        form.key,
+        lambda folder: ov.save_model(model, folder / _MODEL, compress_to_fp16=False),
+        {"stride": stride, **form.facts},
+    )
+    return model, stride
+
+
+def _converted(form: _Form) -> tuple[Any, int]:
+    # Loads torch, which takes seconds.
+    from geocd.predict import convert
+
+    try:
+        model, stride = convert.convert(
+            form.card, form.content, source=str(form.path), shape=form.traced
+        )
+        if form.quantised:
+            if form.calibration is None:
+                raise ConfigError("int8 needs pairs to calibrate with, and none were given")
+            model = convert.quantise(model, form.calibration(form.card))
+    except RuntimeError as error:
+        raise _refusal("convert", form.card, error) from error
+    return model, stride
+
+
+@lru_cache(maxsize=2)
+def _compile(
+    form: _Form, shape: tuple[int, int], precision: PrecisionName, threads: int, streams: int
+) -> Any:
+    model = _network(form)[0].clone()
+    sizes = [1, len(form.card.bands), *shape]
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+    }
+    try:
+        model.reshape({0: sizes, 1: sizes})
+        return _core().compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise _refusal("compile", form.card, error) from error
+
+
+def _refusal(what: str, card: WeightsCard, error: RuntimeError) -> BackendError:
+    reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
+    return BackendError(
+        f"OpenVINO cannot {what} the network of {card.name} ({reason}); try --backend torch"
+    )
