@@ -258,7 +258,8 @@ def _painted_pairs(card: WeightsCard) -> Iterator[tuple[NDArray[np.uint8], NDArr
     """What the ranges of 8 bits are measured on: surveys that are painted."""
     from geocd.testing.pairs import paint_pairs
 
-    return paint_pairs(_CALIBRATION_PAIRS, gsd=sum(card.gsd or (0.5, 0.5)) / 2, bands=len(card.bands))
+    gsd = sum(card.gsd or (0.5, 0.5)) / 2
+    return paint_pairs(_CALIBRATION_PAIRS, gsd=gsd, bands=len(card.bands))
 
 
 def _targets(

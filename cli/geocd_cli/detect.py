@@ -11,7 +11,6 @@ from geocd.config import (
     AlignConfig,
     AlignMode,
     DetectConfig,
-    DeviceName,
     PerClass,
     PredictConfig,
     RadiometryMode,
@@ -20,6 +19,7 @@ from geocd.config import (
 )
 from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
+from geocd_cli.running import running
 
 
 @click.command()
@@ -71,7 +71,6 @@ from geocd_cli.reporting import StageProgress, translate_errors
 )
 @options.align
 @options.radiometry
-@options.device
 @options.gsd
 @options.pixel_size
 @click.option(
@@ -85,6 +84,7 @@ from geocd_cli.reporting import StageProgress, translate_errors
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
 @translate_errors
 @options.drawing
+@running
 def detect(
     before: str,
     after: str,
@@ -99,7 +99,6 @@ def detect(
     overlap: int,
     align: AlignMode,
     radiometry: RadiometryMode,
-    device: DeviceName,
     gsd: float | None,
     pixel_size: float | None,
     aoi: Path | None,
@@ -107,6 +106,7 @@ def detect(
     quiet: bool,
     as_json: bool,
     drawing: VectorizeConfig,
+    predict: PredictConfig,
 ) -> None:
     """Find what changed between BEFORE and AFTER.
 
@@ -126,7 +126,7 @@ def detect(
         radiometry=radiometry,
         align=AlignConfig(mode=align),
         tiling=TilingConfig(tile_size=tile_size, overlap=overlap),
-        predict=PredictConfig(device=device),
+        predict=predict,
         vectorize=drawing,
     )
     from geocd.pipeline import detect as run

@@ -11,13 +11,13 @@ from geocd.config import (
     AlignConfig,
     AlignMode,
     DetectConfig,
-    DeviceName,
     ObjectConfig,
     PredictConfig,
     RadiometryMode,
 )
 from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
+from geocd_cli.running import running
 
 
 @click.command()
@@ -57,7 +57,6 @@ from geocd_cli.reporting import StageProgress, translate_errors
 @options.gsd
 @options.align
 @options.radiometry
-@options.device
 @click.option(
     "--min-area",
     type=float,
@@ -76,11 +75,13 @@ from geocd_cli.reporting import StageProgress, translate_errors
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @translate_errors
+@running
 def evaluate(
     data: Path, split: str | None, output: Path | None, overwrite: bool, weights: str,
     pixel_size: float | None, kind: str, values: tuple[str, ...], ignore: int | None,
     threshold: float | None, gsd: float | None, align: AlignMode, radiometry: RadiometryMode,
-    device: DeviceName, min_area: float, iou: float, strict: bool, quiet: bool, as_json: bool,
+    min_area: float, iou: float, strict: bool, quiet: bool, as_json: bool,
+    predict: PredictConfig,
 ) -> None:  # fmt: skip
     """Measure weights on labelled pairs, beside baselines.
 
@@ -89,7 +90,7 @@ def evaluate(
     """
     config = DetectConfig(
         weights=weights, threshold=threshold, gsd=gsd, pixel_size=pixel_size,
-        radiometry=radiometry, align=AlignConfig(mode=align), predict=PredictConfig(device=device),
+        radiometry=radiometry, align=AlignConfig(mode=align), predict=predict,
     )  # fmt: skip
     objects = ObjectConfig(min_area=min_area, iou=iou)
     from geocd.assess.evaluation import assess

@@ -10,10 +10,6 @@ weights = click.option(
     "--weights", default=DEFAULT_WEIGHTS, show_default=True, metavar="NAME|FILE",
     help="Bundled weights by name (geocd models list), or a weights file.",
 )  # fmt: skip
-device = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default=PredictConfig().device,
-    show_default=True, help="Where the network runs.",
-)  # fmt: skip
 pixel_size = click.option(
     "--pixel-size", type=float, metavar="METRES",
     help="What a pixel of images without a CRS covers. [unknown: read as they are]",

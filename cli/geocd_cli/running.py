@@ -1,0 +1,42 @@
+"""Options that say what runs the network."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, get_args
+
+import click
+
+from geocd.config import BackendName, DeviceName, PrecisionName, PredictConfig
+
+_DEFAULTS = PredictConfig()
+_OPTIONS = (
+    click.option(
+        "--device", type=click.Choice(get_args(DeviceName)), default=_DEFAULTS.device,
+        show_default=True, help="Where the network runs; auto takes a GPU where there is one.",
+    ),
+    click.option(
+        "--backend", type=click.Choice(get_args(BackendName)), default=_DEFAULTS.backend,
+        show_default=True, help="What runs it; auto takes OpenVINO on processors.",
+    ),
+    click.option(
+        "--precision", type=click.Choice(get_args(PrecisionName)), default=_DEFAULTS.precision,
+        show_default=True, help="What it computes in; auto takes the fastest with negligible loss.",
+    ),
+)  # fmt: skip
+
+
+def running(command: Callable[..., None]) -> Callable[..., None]:
+    """The options, given to the command as one ``predict``."""
+
+    @functools.wraps(command)
+    def _wrapped(
+        *, device: DeviceName, backend: BackendName, precision: PrecisionName, **others: Any
+    ) -> None:
+        config = PredictConfig(device=device, backend=backend, precision=precision)
+        command(predict=config, **others)
+
+    for option in reversed(_OPTIONS):
+        _wrapped = option(_wrapped)
+    return _wrapped
