@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AlignConfig": "geocd.config",
     "Alignment": "geocd.align",
+    "CoregisterResult": "geocd.coregister",
     "DetectConfig": "geocd.config",
     "DetectResult": "geocd.pipeline",
     "GeocdError": "geocd.errors",
@@ -26,6 +27,7 @@ _HOME = {
     "PredictConfig": "geocd.config",
     "TilingConfig": "geocd.config",
     "VectorizeConfig": "geocd.config",
+    "coregister": "geocd.coregister",
     "detect": "geocd.pipeline",
     "evaluate": "geocd.assess",
     "load_weights": "geocd.models",
@@ -34,6 +36,7 @@ _HOME = {
 __all__ = [
     "AlignConfig",
     "Alignment",
+    "CoregisterResult",
     "DetectConfig",
     "DetectResult",
     "GeocdError",
@@ -42,6 +45,7 @@ __all__ = [
     "TilingConfig",
     "VectorizeConfig",
     "__version__",
+    "coregister",
     "detect",
     "evaluate",
     "load_weights",
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
         TilingConfig,
         VectorizeConfig,
     )
+    from geocd.coregister import CoregisterResult, coregister
     from geocd.errors import GeocdError, GeocdWarning
     from geocd.models import load_weights
     from geocd.pipeline import DetectResult, detect

@@ -12,6 +12,7 @@ import click
 import geocd
 
 _COMMANDS = {
+    "align": ("geocd_cli.align", "Move images to where they lie on a reference, and prove it."),
     "data": ("geocd_cli.data", "Look through labelled pairs or tiles: classes, damage, leaks."),
     "demo": ("geocd_cli.demo", "Paint a survey pair, find what changed, compare with the truth."),
     "detect": ("geocd_cli.detect", "Find what changed between two images of the same place."),
@@ -21,6 +22,7 @@ _COMMANDS = {
     "report": ("geocd_cli.report", "Make a page of changes that anyone can open and review."),
     "review": ("geocd_cli.review", "Take back what was marked in a report."),
     "train": ("geocd_cli.train", "Train weights by a recipe, on real or synthesised pairs."),
+    "vectorize": ("geocd_cli.vectorize", "Make change polygons from scores, at any threshold."),
 }
 
 

@@ -2,9 +2,55 @@
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
+
 import click
 
-from geocd.config import DEFAULT_WEIGHTS, AlignConfig, DetectConfig, PredictConfig
+from geocd.config import (
+    DEFAULT_WEIGHTS,
+    AlignConfig,
+    AlignMode,
+    DetectConfig,
+    PerClass,
+    PredictConfig,
+    VectorizeConfig,
+)
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def parse_numbers(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[float, ...]:
+    """Numbers from '0.2,0.5'; none from an empty text."""
+    try:
+        return tuple(float(part) for part in (value or "").split(",") if part.strip())
+    except ValueError:
+        raise click.BadParameter(f"wanted numbers like 0.2,0.5, got {value!r}") from None
+
+
+def parse_per_class(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> PerClass | None:
+    """A number, or numbers by name, from '0.5' or 'building=0.6,road=0.4'."""
+    if value is None:
+        return None
+    try:
+        if "=" not in value:
+            return float(value)
+        pairs = [part.split("=") for part in value.split(",")]
+        numbers = {name.strip(): float(number) for name, number in pairs}
+    except ValueError:
+        numbers = {}
+    if len(numbers) != value.count("=") or "" in numbers:
+        raise click.BadParameter(
+            f"wanted a number, or numbers by name like building=0.6,road=0.4, got {value!r}"
+        )
+    return numbers
+
 
 weights = click.option(
     "--weights", default=DEFAULT_WEIGHTS, show_default=True, metavar="NAME|FILE",
@@ -15,17 +61,19 @@ pixel_size = click.option(
     help="What a pixel of images without a CRS covers. [unknown: read as they are]",
 )  # fmt: skip
 threshold = click.option(
-    "--threshold", type=float, metavar="0..1",
-    help="Least score of a change. [from the weights card]",
+    "--threshold", callback=parse_per_class, metavar="0..1|CLASS=0..1,..",
+    help="Least score of a change, for every class or by class. [from the weights card]",
 )  # fmt: skip
 gsd = click.option(
     "--gsd", type=float, metavar="METRES",
     help="Ground sample distance to read at. [what the weights are good for]",
 )  # fmt: skip
 align = click.option(
-    "--align", type=click.Choice(["auto", "off"]), default=AlignConfig().mode, show_default=True,
+    "--align", type=click.Choice(get_args(AlignMode)), default=AlignConfig().mode,
+    show_default=True,
     help="auto: measure the misregistration, and correct it if that helps. "
-    "off: trust the georeferencing.",
+    "shift, affine, local: with no more freedom than that. require: fail (exit code 3) where "
+    "no alignment can be proven. off: trust the georeferencing.",
 )  # fmt: skip
 radiometry = click.option(
     "--radiometry", type=click.Choice(["none", "linear"]), default=DetectConfig().radiometry,
@@ -46,3 +94,65 @@ def parse_bands(
         return tuple(int(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(f"wanted numbers like 3,2,1, got {value!r}") from None
+
+
+def dates(command: C) -> C:
+    """Options for the dates of the images."""
+    for role in ("after", "before"):
+        command = click.option(
+            f"--{role}-date", metavar="DATE", callback=_parse_date,
+            help=f"Date of the image {role}, as 2019-06-14 or 2019. [from its tags]",
+        )(command)  # fmt: skip
+    return command
+
+
+def _parse_date(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?",
+                                              value):  # fmt: skip
+        raise click.BadParameter(f"wanted a date like 2019-06-14, 2019-06 or 2019, got {value!r}")
+    return value
+
+
+_DRAWING = (
+    click.option(
+        "--min-area", callback=parse_per_class, metavar="M2|KIND=M2,..",
+        default=str(VectorizeConfig().min_area), show_default=True,
+        help="Smallest polygon kept, for both kinds or by kind, in square metres (pixels without "
+        "a CRS).",
+    ),
+    click.option(
+        "--grow", callback=parse_per_class, metavar="0..1|CLASS=0..1,..",
+        help="Score down to which objects grow around what reaches the threshold. [not at all]",
+    ),
+    click.option(
+        "--opening", type=float, default=VectorizeConfig().opening, show_default=True,
+        metavar="METRES", help="Radius of the disc that must fit into an object; thinner goes.",
+    ),
+    click.option(
+        "--fill-holes", type=float, default=VectorizeConfig().fill_holes, show_default=True,
+        metavar="M2", help="Close holes up to this size in which no other object lies.",
+    ),
+    click.option(
+        "--simplify", type=float, default=VectorizeConfig().simplify, show_default=True,
+        metavar="PIXELS", help="Tolerance of outlines; 0 keeps the outlines of the pixels.",
+    ),
+)  # fmt: skip
+
+
+def drawing(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say how polygons are drawn, given to the command as one ``drawing``."""
+
+    @functools.wraps(command)
+    def _wrapped(
+        *, min_area: PerClass, grow: PerClass | None, opening: float, fill_holes: float,
+        simplify: float, **others: Any,
+    ) -> None:  # fmt: skip
+        config = VectorizeConfig(
+            min_area=min_area, grow=grow, opening=opening, fill_holes=fill_holes,
+            simplify=simplify,
+        )  # fmt: skip
+        command(drawing=config, **others)
+
+    for option in reversed(_DRAWING):
+        _wrapped = option(_wrapped)
+    return _wrapped
