@@ -63,10 +63,12 @@ def thresholds_of(
         defaults: one a class, 0..1.
 
     Raises:
-        ConfigError: a name is none of ``classes``.
+        ConfigError: a name is none of ``classes``, or a threshold impossible.
     """
     if value is None:
         return tuple(defaults)
+    for number in numbers_of(value):
+        _require(0 < number < 1, f"threshold must lie between 0 and 1, got {number}")
     if not isinstance(value, Mapping):
         return (value,) * len(classes)
     for name in value:

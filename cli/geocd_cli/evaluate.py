@@ -12,6 +12,7 @@ from geocd.config import (
     AlignMode,
     DetectConfig,
     ObjectConfig,
+    PerClass,
     PredictConfig,
     RadiometryMode,
 )
@@ -79,7 +80,7 @@ from geocd_cli.running import running
 def evaluate(
     data: Path, split: str | None, output: Path | None, overwrite: bool, weights: str,
     pixel_size: float | None, kind: str, values: tuple[str, ...], ignore: int | None,
-    threshold: float | None, gsd: float | None, align: AlignMode, radiometry: RadiometryMode,
+    threshold: PerClass | None, gsd: float | None, align: AlignMode, radiometry: RadiometryMode,
     min_area: float, iou: float, strict: bool, quiet: bool, as_json: bool,
     predict: PredictConfig,
 ) -> None:  # fmt: skip

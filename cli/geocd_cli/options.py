@@ -15,7 +15,6 @@ from geocd.config import (
     AlignMode,
     DetectConfig,
     PerClass,
-    PredictConfig,
     VectorizeConfig,
 )
 
@@ -45,7 +44,7 @@ def parse_per_class(
         numbers = {name.strip(): float(number) for name, number in pairs}
     except ValueError:
         numbers = {}
-    if len(numbers) != value.count("=") or "" in numbers:
+    if not numbers or len(numbers) != value.count("=") or "" in numbers:
         raise click.BadParameter(
             f"wanted a number, or numbers by name like building=0.6,road=0.4, got {value!r}"
         )

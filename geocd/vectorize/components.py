@@ -155,7 +155,7 @@ class ObjectStream:
         owner = group[corner.part]
         order = np.lexsort((corner.col, corner.row, owner))
         _, index = np.unique(owner[order], return_inverse=True)
-        outlines: Geometries = shapely.multipolygons(polygons[order], indices=index)
+        outlines: Any = shapely.multipolygons(polygons[order], indices=index)
         return Objects(outlines, sums.chosen(names))
 
     def _hold(

@@ -28,14 +28,16 @@ def without_small_holes(
     rings, part = shapely.get_rings(parts, return_index=True)
     hole = np.r_[False, part[1:] == part[:-1]] if len(part) else np.zeros(0, bool)
     where = np.flatnonzero(hole)
-    where = where[area(shapely.polygons(rings[where])) <= largest]
+    fillings: Any = shapely.polygons(rings[where])
+    small = area(fillings) <= largest
+    where, fillings = where[small], fillings[small]
     if len(where) == 0:
         return outlines
     # Objects do not overlap, so one that has a point in a hole lies in it whole.
     tree = shapely.STRtree(shapely.point_on_surface(parts))
-    inhabited = np.unique(tree.query(shapely.polygons(rings[where]), predicate="contains")[0])
+    inhabited = np.unique(tree.query(fillings, predicate="contains")[0])
     kept = np.ones(len(rings), bool)
     kept[np.delete(where, inhabited)] = False
     whole: Any = shapely.polygons(rings[kept], indices=part[kept])
-    joined: Geometries = shapely.multipolygons(whole, indices=owner)
-    return joined
+    joined: Any = shapely.multipolygons(whole, indices=owner)
+    return np.asarray(joined, dtype=object)

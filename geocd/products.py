@@ -1,0 +1,145 @@
+"""From a score raster to change polygons: another threshold, without the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import geopandas
+
+from geocd import outputs
+from geocd.config import PerClass, VectorizeConfig, thresholds_of
+from geocd.errors import ConfigError
+from geocd.maps import check_output, write_changes
+from geocd.provenance import library_versions
+from geocd.vectorize import trace_changes
+from geocd.vectorize.scorefile import ScoreHeader, read_header
+from geocd.vectorize.summary import KindSummary, ThresholdRow, summarise, sweep_thresholds
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, the steps done and the steps in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorizeResult:
+    """What a score raster holds."""
+
+    output: Path | None
+    """The file of change polygons, if one was asked for."""
+    thresholds: dict[str, float]
+    """Least score of each class."""
+    changes: geopandas.GeoDataFrame | None
+    """The change polygons, if they were asked for."""
+    kinds: dict[str, KindSummary]
+    """Count and area by kind of the polygons."""
+    table: list[ThresholdRow]
+    """Counts and areas at other thresholds."""
+
+    def report(self) -> str:
+        """The summary, for people."""
+        lines = []
+        if self.changes is not None:
+            used = ", ".join(f"{name} {value:g}" for name, value in self.thresholds.items())
+            lines.append(f"{len(self.changes)} changes -> {self.output} (thresholds: {used})")
+            lines += [f"  {kind}: {s.count}, {_area(s)}" for kind, s in sorted(self.kinds.items())]
+        if self.table:
+            lines.append("what other thresholds give, each class alone:")
+            lines += [
+                f"  {row.name:<10}{row.threshold:5.2f}{row.summary.count:10,}  "
+                f"{_area(row.summary):>18}"
+                for row in self.table
+            ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary, JSON-ready; without the polygons."""
+        return {
+            "output": None if self.output is None else str(self.output),
+            "thresholds": self.thresholds,
+            "count": None if self.changes is None else len(self.changes),
+            "kinds": {kind: s.to_dict() for kind, s in self.kinds.items()},
+            "table": [row.to_dict() for row in self.table],
+        }
+
+
+def _area(summary: KindSummary) -> str:
+    if summary.area_m2 is None:
+        return f"{summary.area_px:,.0f} pixels"
+    return f"{summary.area_m2:,.0f} m2"
+
+
+def vectorize(
+    scores: str | Path,
+    output: str | Path | None = None,
+    *,
+    threshold: PerClass | None = None,
+    config: VectorizeConfig | None = None,
+    dates: tuple[str | None, str | None] = (None, None),
+    table: tuple[float, ...] = (),
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> VectorizeResult:
+    """Make change polygons from scores that are there already.
+
+    Args:
+        scores: raster that ``detect`` has written (``scores=``, ``--scores``).
+        output: change polygons; the extension chooses .gpkg, .geojson, .fgb or .parquet.
+        threshold: least score of a change, for every class or by class; None, and classes that
+            are left out: the threshold of the run that wrote the scores.
+        config: how objects are cleaned, drawn and kept.
+        dates: ISO dates of the images before and after; None: as the scores have them.
+        table: thresholds to count objects and areas at.
+        overwrite: replace an existing output.
+        progress: called with the stage, the steps done and the steps in all.
+
+    Returns:
+        What was found.
+
+    Raises:
+        InputError: ``scores`` is no score raster of geocd.
+        ConfigError: a threshold is impossible, or of no class.
+        OutputError: the output cannot be written; nothing is left half-written.
+    """
+    path, config = Path(scores), config or VectorizeConfig()
+    target = None if output is None else Path(output)
+    if target is not None:
+        check_output(target, overwrite=overwrite)
+        if target.resolve() == path.resolve():
+            raise ConfigError(f"{target} is the score raster itself; give the output another name")
+    report = progress or (lambda stage, done, total: None)
+    header = read_header(path)
+    values = thresholds_of(threshold, header.classes, header.thresholds)
+    header = replace(header, thresholds=values)
+    changes = None
+    if target is not None:
+        changes = trace_changes(
+            path, classes=header.classes, thresholds=values, config=config,
+            dates=(dates[0] or header.dates[0], dates[1] or header.dates[1]),
+            progress=lambda done, total: report("trace", done, total),
+        )  # fmt: skip
+        with outputs.replacing(target) as draft:
+            write_changes(changes, draft, provenance=_record(path, header, config), overwrite=True)
+    rows = [] if not table else sweep_thresholds(
+        path, table, classes=header.classes, config=config,
+        progress=lambda done, total: report("count", done, total),
+    )  # fmt: skip
+    return VectorizeResult(
+        target, dict(zip(header.classes, values, strict=True)), changes,
+        {} if changes is None else summarise(changes), rows,
+    )  # fmt: skip
+
+
+def _record(path: Path, header: ScoreHeader, config: VectorizeConfig) -> dict[str, Any]:
+    """The record of the run that wrote the scores, and what was done with them since."""
+    again = {
+        "scores": str(path),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": library_versions(),
+        "config": dataclasses.asdict(config),
+    }
+    thresholds = dict(zip(header.classes, header.thresholds, strict=True))
+    return header.record | {"thresholds": thresholds, "vectorized": again}
