@@ -214,7 +214,7 @@ def _detect(
         side = config.tiling.tile_size
         window = (min(side, pair.grid.height), min(side, pair.grid.width))
         predictor = open_predictor(
-            config.weights, window=window, config=config.predict, calibration=_painted_pairs
+            config.weights, window=window, config=config.predict, calibration=calibration_pairs
         )
     with clock.stage("align"):
         report("align", 0, 1)
@@ -254,7 +254,7 @@ def _detect(
     )  # fmt: skip
 
 
-def _painted_pairs(card: WeightsCard) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+def calibration_pairs(card: WeightsCard) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """What the ranges of 8 bits are measured on: surveys that are painted."""
     from geocd.testing.pairs import paint_pairs
 
