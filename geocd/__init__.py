@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AlignConfig": "geocd.config",
     "Alignment": "geocd.align",
-    "CoregisterResult": "geocd.coregister",
+    "CoregisterResult": "geocd.coregistration",
     "DetectConfig": "geocd.config",
     "DetectResult": "geocd.pipeline",
     "GeocdError": "geocd.errors",
@@ -27,7 +27,7 @@ _HOME = {
     "PredictConfig": "geocd.config",
     "TilingConfig": "geocd.config",
     "VectorizeConfig": "geocd.config",
-    "coregister": "geocd.coregister",
+    "coregister": "geocd.coregistration",
     "detect": "geocd.pipeline",
     "evaluate": "geocd.assess",
     "load_weights": "geocd.models",
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         TilingConfig,
         VectorizeConfig,
     )
-    from geocd.coregister import CoregisterResult, coregister
+    from geocd.coregistration import CoregisterResult, coregister
     from geocd.errors import GeocdError, GeocdWarning
     from geocd.models import load_weights
     from geocd.pipeline import DetectResult, detect

@@ -77,7 +77,7 @@ def align(
     geocd align 2011.tif 2023.tif -o 2023_aligned.tif --picture residuals.png
     geocd align 2011.tif flights/*.tif -o aligned/ --report align.json
     """
-    from geocd.coregister import coregister
+    from geocd.coregistration import coregister
 
     result = coregister(
         before,
