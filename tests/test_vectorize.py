@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import cv2
+import geopandas.testing
 import numpy as np
 import pytest
 import rasterio
@@ -36,7 +39,7 @@ def _scores_of(codes, classes):
 
 def _trace(folder, codes, *, scores=None, crs=UTM, transform=NORTH_UP, config=EVERYTHING,
            classes=CLASSES, thresholds=None, **options):  # fmt: skip
-    codes = np.asarray(codes, np.uint8)
+    codes = None if codes is None else np.asarray(codes, np.uint8)
     scores = _scores_of(codes, classes) if scores is None else np.asarray(scores)
     file = write_raster(folder / "scores.tif", scores.astype(np.uint8), crs=crs,
                         transform=transform, nodata=NOT_OBSERVED)  # fmt: skip
@@ -283,6 +286,128 @@ def test_equal_objects_come_from_the_top_left(tmp_path):
     assert layer["kind"].tolist() == ["building", "road", "road", "building"]
     left = (layer.geometry.bounds["minx"] - 500_000) / 0.5
     assert left.tolist() == pytest.approx([5, 60, 10, 40])
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_maps, st.integers(1, 15), st.sampled_from([0, 1.2]), st.booleans())
+def test_the_height_of_the_bands_changes_nothing(tmp_path_factory, codes, height, opening, fill):
+    levels = np.random.default_rng(codes.size).integers(127, 255, codes.shape)
+    scores = np.where(codes == NOT_OBSERVED, 255, [np.where(codes == c, levels, 0) for c in (1, 2)])
+    config = VectorizeConfig(min_area=0, opening=opening / 2, fill_holes=9 * fill,
+                             grow=0.5)  # fmt: skip
+    folder = tmp_path_factory.mktemp("t")
+    whole = _trace(folder, codes, scores=scores, config=config, thresholds=(0.8, 0.8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geocd.vectorize.scorefile._BAND_PIXELS", 1)
+        patch.setattr("geocd.vectorize.scorefile._BLOCK", height)
+        banded = _trace(folder, codes, scores=scores, config=config, thresholds=(0.8, 0.8))
+    geopandas.testing.assert_geodataframe_equal(whole, banded)
+    assert shapely.equals_exact(whole.geometry.array, banded.geometry.array).all()
+
+
+def test_a_million_specks_are_dropped_in_bounded_memory(tmp_path, monkeypatch):
+    codes = np.zeros((2048, 2048), np.uint8)
+    codes[::2, ::2] = 1  # a million of them, and a building
+    codes[1000:1040, 1001:1041] = 1
+    file = write_raster(tmp_path / "s.tif", codes[None] * 200, crs=UTM, transform=NORTH_UP)
+    monkeypatch.setattr("geocd.vectorize.scorefile._BAND_PIXELS", 1 << 19)
+    tracemalloc.start()
+    layer = trace_changes(file, classes=("building",), thresholds=(0.5,), config=VectorizeConfig())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(layer) == 1
+    assert peak < 100e6  # of a band: every fourth pixel of it is an object of its own
+
+
+# Cleaning
+
+
+def _levels(*boxes, shape=(60, 80)):
+    """Scores of buildings and roads, with rectangles: (class, rows, cols, level)."""
+    scores = np.zeros((2, *shape), np.uint8)
+    for plane, rows, cols, level in boxes:
+        scores[plane, slice(*rows), slice(*cols)] = level
+    return scores
+
+
+def test_objects_grow_from_sure_pixels_and_only_from_those(tmp_path):
+    scores = _levels((0, (5, 25), (5, 25), 140), (0, (10, 12), (10, 12), 230),
+                     (0, (5, 25), (40, 60), 140))  # fmt: skip
+    grown = _trace(tmp_path, None, scores=scores, thresholds=(0.8, 0.8),
+                   config=VectorizeConfig(min_area=0, grow=0.5))  # fmt: skip
+    assert grown["area_px"].tolist() == [400]
+    assert grown["score_max"][0] == pytest.approx(230 / 254)
+    assert _trace(tmp_path, None, scores=scores, thresholds=(0.8, 0.8))["area_px"].tolist() == [4]
+
+
+def test_classes_may_grow_by_scores_of_their_own(tmp_path):
+    scores = _levels((0, (5, 25), (5, 25), 140), (0, (10, 12), (10, 12), 230),
+                     (1, (40, 44), (5, 75), 140), (1, (41, 43), (9, 11), 230))  # fmt: skip
+    layer = _trace(tmp_path, None, scores=scores, thresholds=(0.8, 0.8),
+                   config=VectorizeConfig(min_area=0, grow={"road": 0.5}))  # fmt: skip
+    assert dict(zip(layer["kind"], layer["area_px"], strict=True)) == {"road": 280, "building": 4}
+
+
+def test_opening_takes_off_what_is_thinner_than_the_disc(tmp_path):
+    codes = _canvas((10, 10, 20, 20, 1), (20, 30, 2, 30, 1))  # a building and a fence of 1 m
+    opened = _trace(tmp_path, codes, config=VectorizeConfig(min_area=0, opening=1.5, simplify=0))
+    assert len(opened) == 1
+    assert opened.total_bounds[2] == 500_015
+    assert 350 < opened["area_px"][0] <= 400
+    assert _trace(tmp_path, codes)["area_px"].tolist() == [460]
+
+
+def test_opening_leaves_what_the_edge_of_the_raster_cuts_off(tmp_path):
+    codes = _canvas((0, 10, 4, 30, 1), (30, 10, 4, 30, 1))
+    opened = _trace(tmp_path, codes, config=VectorizeConfig(min_area=0, opening=1.5, simplify=0))
+    assert opened.total_bounds[3] == 5_000_000  # which may go on beyond it
+    assert len(opened) == 1
+
+
+def test_small_holes_are_closed_unless_another_object_lies_in_them(tmp_path):
+    codes = _canvas((5, 5, 50, 50, 1), (10, 10, 4, 4, 0), (30, 10, 4, 4, 0), (31, 11, 2, 2, 2),
+                    (30, 30, 12, 12, 0))  # fmt: skip
+    layer = _trace(tmp_path, codes, config=VectorizeConfig(min_area=0, fill_holes=5))
+    building = layer[layer["kind"] == "building"].iloc[0]
+    assert len(building.geometry.geoms[0].interiors) == 2
+    assert building["area_px"] == 2500 - 16 - 144
+    assert len(layer) == 2
+
+
+def test_an_object_that_is_large_enough_with_its_holes_closed_is_kept(tmp_path):
+    codes = _canvas((5, 5, 12, 12, 1), (6, 6, 10, 10, 0))  # 44 pixels round 100
+    config = VectorizeConfig(min_area=30, fill_holes=30)
+    assert len(_trace(tmp_path, codes, config=config)) == 1
+    assert len(_trace(tmp_path, codes, config=VectorizeConfig(min_area=30))) == 0
+
+
+def test_each_kind_has_a_minimum_mapping_unit(tmp_path):
+    codes = _canvas((5, 5, 10, 10, 1), (30, 5, 4, 25, 2))  # 25 square metres each
+    kinds = {
+        least: set(_trace(tmp_path, codes, config=VectorizeConfig(min_area=dict(least)))["kind"])
+        for least in ((("building", 30),), (("road", 30), ("building", 10)), (("road", 1),))
+    }
+    assert list(kinds.values()) == [{"road"}, {"building"}, {"building", "road"}]
+
+
+def test_length_width_and_direction_are_those_of_the_building(tmp_path):
+    rows, cols = np.mgrid[0:120, 0:120] - 60
+    turn = np.radians(30)  # clockwise from north, rows downwards
+    along, across = (
+        cols * np.sin(turn) - rows * np.cos(turn),
+        cols * np.cos(turn) + rows * np.sin(turn),
+    )
+    layer = _trace(tmp_path, (np.abs(along) < 40) & (np.abs(across) < 16))
+    assert layer["length_m"][0] == pytest.approx(40, abs=0.8)
+    assert layer["width_m"][0] == pytest.approx(16, abs=0.8)
+    assert layer["orientation"][0] == pytest.approx(30, abs=1)
+
+
+def test_the_width_of_a_road_is_that_of_its_strip(tmp_path):
+    codes = _canvas((10, 5, 6, 70, 2), (10, 69, 45, 6, 2))  # bent by a right angle
+    layer = _trace(tmp_path, codes)
+    assert layer["width_m"][0] == pytest.approx(3, abs=0.2)
+    assert layer["length_m"][0] == pytest.approx((70 + 39) / 2, rel=0.05)
 
 
 def test_the_size_of_a_batch_changes_nothing(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ Bytes = npt.NDArray[np.uint8]
 
 NEAR = 3
 """How far around an object, in pixels, it matters whether the ground was observed."""
-_BAND_PIXELS = 1 << 23
+_BAND_PIXELS = 1 << 22
 """Pixels that are held at once."""
 _BLOCK = 256
 """Bands of rows begin at a multiple of this, as the blocks of the files do."""
