@@ -1,6 +1,9 @@
 """Run by Debian's own Python, which has PyQGIS: what a layer looks like when QGIS opens it.
 
-    python3 qgis_probe.py vector FILE [PNG]   or   python3 qgis_probe.py raster FILE [PNG]
+    python3 qgis_probe.py vector FILE[|layername=NAME] [PNG]
+    python3 qgis_probe.py raster FILE [PNG]
+
+A vector file without a name is asked for its layer "changes".
 
 Prints one JSON object.
 """
@@ -20,7 +23,8 @@ from qgis.PyQt.QtCore import QSize
 
 
 def _vector(path):
-    layer = QgsVectorLayer(path + "|layername=changes", "changes", "ogr")
+    source = path if "|" in path else path + "|layername=changes"
+    layer = QgsVectorLayer(source, "layer", "ogr")
     renderer = layer.renderer()
     facts = {
         "valid": layer.isValid(),
@@ -33,6 +37,8 @@ def _vector(path):
         facts["attribute"] = renderer.classAttribute()
         facts["categories"] = {c.value(): c.label() for c in renderer.categories()}
         facts["colours"] = {c.value(): c.symbol().color().name() for c in renderer.categories()}
+        drawn = {c.value(): c.symbol().symbolLayer(0).layerType() for c in renderer.categories()}
+        facts["drawn"] = drawn
     return layer, facts
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from affine import Affine
 from arithmetic import open_arithmetic
@@ -15,7 +16,7 @@ from rasterio.crs import CRS
 
 import geocd
 from geocd.config import CHANGE_MAP_COLOURS, AlignConfig, DetectConfig, VectorizeConfig
-from geocd.testing import paint_scene, write_raster
+from geocd.testing import paint_scene, shifted_pair, write_raster
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 NORTH_UP = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
@@ -40,7 +41,7 @@ def _qgis() -> None:
         pytest.skip("Debian's QGIS is not installed (make system-deps)")
 
 
-def _probe(kind: str, path: Path, picture: Path) -> dict[str, object]:
+def _probe(kind: str, path: Path | str, picture: Path) -> dict[str, object]:
     done = subprocess.run(
         [SYSTEM_PYTHON, Path(__file__).parent / "qgis_probe.py", kind, path, picture],
         env=_environment(), capture_output=True, text=True, timeout=180,
@@ -106,3 +107,37 @@ def test_the_change_map_opens_with_a_legend_in_words(run, tmp_path):
     assert unchanged == (255, 255, 255)
     assert max(unobserved) - min(unobserved) < 4
     assert (180 < unobserved[0] < 200) == (result.observed < 1)
+
+
+@pytest.fixture(scope="module")
+def ties(tmp_path_factory) -> Path:
+    """Tie points of a pair that a shift aligns."""
+    folder = tmp_path_factory.mktemp("ties")
+    paths = [
+        write_raster(folder / f"{k}.tif", image, crs=CRS.from_epsg(32633), transform=NORTH_UP)
+        for k, image in enumerate(shifted_pair((300, 340), shift=(4.0, -6.5), seed=5))
+    ]
+    geocd.coregister(paths[0], paths[1:], folder / "o.tif", tie_points=folder / "t.gpkg")
+    return folder / "t.gpkg"
+
+
+def test_tie_points_open_styled_by_role(ties, tmp_path):
+    facts = _probe("vector", f"{ties}|layername=tie_points", tmp_path / "t.png")
+    assert facts["valid"]
+    assert facts["crs"] == "EPSG:32633"
+    assert (facts["renderer"], facts["attribute"]) == ("categorizedSymbol", "role")
+    assert set(facts["categories"]) == {"held-out", "fit", "outlier"}
+    assert set(facts["drawn"].values()) == {"SimpleMarker"}
+    assert {"residual_before_px", "residual_after_px", "score"} <= set(facts["fields"])
+
+
+def test_residuals_open_as_arrows_before_and_after(ties, tmp_path):
+    facts = _probe("vector", f"{ties}|layername=residual_arrows", tmp_path / "a.png")
+    assert facts["valid"]
+    assert facts["features"] > 20
+    assert (facts["renderer"], facts["attribute"]) == ("categorizedSymbol", "alignment")
+    assert facts["drawn"] == {"before": "ArrowLine", "after": "ArrowLine"}
+    assert {"residual_px", "scale"} <= set(facts["fields"])
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
+    for colour in ((213, 94, 0), (0, 114, 178)):
+        assert (np.abs(picture - colour).sum(axis=-1) < 30).sum() > 100
