@@ -123,7 +123,9 @@ def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
     centre = share + z2 / (2 * trials)
     half = _Z95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
     scale = 1 + z2 / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    # Exact at the ends, where rounding would leave the share outside.
+    low = 0.0 if hits == 0 else (centre - half) / scale
+    return low, 1.0 if hits == trials else (centre + half) / scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +154,10 @@ def apply_verdicts(verdicts: Path, changes: Path) -> ReviewResult:
             f"verdicts are written into a GeoPackage, and {changes.name} is none; "
             "give the .gpkg that the report was made of"
         )
+    # Before anything opens the file: SQLite would clear up after the other program.
+    check_output(changes, overwrite=True)
     layer = read_changes(changes)
     given = _read_verdicts(verdicts, layer)
-    check_output(changes, overwrite=True)
     ids = {str(value): value for value in layer.frame["id"].tolist()}
     known = {name: verdict for name, verdict in given.items() if name in ids}
     with replacing(changes) as temporary:

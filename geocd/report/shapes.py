@@ -84,11 +84,11 @@ def encode_rings(polygons: Geometries, tolerance: float) -> list[list[list[int]]
     rings, ring_part = shapely.get_rings(parts, return_index=True)
     points, ring = shapely.get_coordinates(rings, return_index=True)
     numbers = np.rint(points / QUANTUM).astype(np.int64)
-    begins = np.flatnonzero(np.diff(ring, prepend=-1))
+    begins = np.flatnonzero(np.diff(ring, prepend=-1)) if len(ring) else np.empty(0, np.intp)
     steps = np.diff(numbers, axis=0, prepend=0)
     steps[begins] = numbers[begins]
     result: list[list[list[int]]] = [[] for _ in range(len(polygons))]
-    ends = np.append(begins[1:], len(points))
+    ends = np.append(begins, len(points))[1:]
     flat = steps.ravel().tolist()
     owner = part_owner[ring_part]
     for index, begin, end in zip(owner.tolist(), begins.tolist(), ends.tolist(), strict=True):

@@ -36,8 +36,9 @@ Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
 
 _MEGABYTE = 1_000_000
-_OUTLINE_SHARE = 0.4
-"""Largest share of the budget that the table of changes takes before outlines are thinned more."""
+_TABLE_SHARE = 0.5
+"""Largest share of what is left beside the bare page that the table of changes takes, before
+outlines are thinned more."""
 _TOLERANCES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, None)
 """Thinning of the outlines, in pixels; None: no outlines, boxes instead."""
 _OVERVIEW_SHARE = 0.6
@@ -192,9 +193,11 @@ def _composed(
 ) -> tuple[bytes, int, int]:  # fmt: skip
     """The page within its budget, the changes listed, and those with sharper pictures."""
     budget = int(config.max_mb * _MEGABYTE)
-    table, windows = _fitting_table(layer, pair, int(budget * _OUTLINE_SHARE), config)
+    no_images = ReportImages(overview, EncodedPair(b"", b"", 1), [])
+    bare = len(Page(layer, pair, observed, {"count": 0}).render(no_images))
+    table, windows = _fitting_table(layer, pair, int((budget - bare) * _TABLE_SHARE), config)
     page = Page(layer, pair, observed, table)
-    taken = len(page.render(ReportImages(overview, EncodedPair(b"", b"", 1), []))) + _RESERVE
+    taken = len(page.render(no_images)) + _RESERVE
     # Four letters of text carry three bytes of a picture.
     room = (budget - taken) * 3 // 4
     native = overview.step == 1

@@ -29,6 +29,7 @@ const UNITS = { m: "m", m2: "m²", px: "px", deg: "°" };
 function attributeText(name, value) {
   const unit = name.match(/_(m|m2|px|deg)$/)?.[1];
   const words = (unit ? name.slice(0, -unit.length - 1) : name).replaceAll("_", " ");
+  if (name === "orientation") return [words, `${plain.format(value)}°`];
   if (name === "observed") return [words, `${fine.format(100 * value)} %`];
   const text = typeof value === "number" && unit ? fine.format(value) : String(value);
   return [words, unit ? `${text} ${UNITS[unit]}` : text];
@@ -55,8 +56,9 @@ class Changes {
     return this.kinds[this.kind[row]];
   }
 
+  // Ids may be long; the place by area is what a reader can say aloud.
   title(row) {
-    return `${capital(this.kindOf(row).name)} ${this.id[row]}`;
+    return `${capital(this.kindOf(row).name)} ${row + 1}`;
   }
 
   size(row) {

@@ -112,7 +112,7 @@ class Report {
 
   describe(row) {
     by("selected-title").textContent = this.changes.title(row);
-    const lines = [["area", this.changes.size(row)],
+    const lines = [["id", String(this.changes.id[row])], ["area", this.changes.size(row)],
                    ["mean score", this.changes.score[row]?.toFixed(3) ?? "none"]];
     for (const { name, values } of this.changes.attributes) {
       if (values[row] !== null) lines.push(attributeText(name, values[row]));
