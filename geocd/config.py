@@ -170,6 +170,9 @@ class VectorizeConfig:
     object lies in them."""
     simplify: float = 0.6
     """Tolerance of the thinning of outlines, in pixels; 0 keeps the outlines of the pixels."""
+    regularize: bool = True
+    """Whether buildings are drawn with right angles where their pixels have them; not where
+    the outlines of the pixels are kept."""
     road_elongation: float = 8.0
     """Least length/width ratio of a road, where the weights do not tell roads from buildings."""
     road_width: float = 30.0

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import rasterio.features
 import shapely
+import shapely.affinity
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -413,7 +414,7 @@ def test_the_width_of_a_road_is_that_of_its_strip(tmp_path):
 def test_the_size_of_a_batch_changes_nothing(tmp_path, monkeypatch):
     codes = np.random.default_rng(5).choice([0, 0, 0, 1, 2, 255], (40, 50))
     whole = _trace(tmp_path, codes)
-    monkeypatch.setattr("geocd.vectorize.trace._BATCH", 1)
+    monkeypatch.setattr("geocd.vectorize.draw._BATCH", 1)
     assert len(whole) > 50
     assert _trace(tmp_path, codes).equals(whole)
 
@@ -490,3 +491,48 @@ def test_scores_of_other_numbers_are_refused(tmp_path):
                         transform=NORTH_UP)  # fmt: skip
     with pytest.raises(InputError, match="must be uint8"):
         trace_changes(path, classes=("change",), thresholds=(0.5,), config=EVERYTHING)
+
+
+# Right angles
+
+
+def _turned_house(shape=(60, 80), angle=25.0):
+    corners = shapely.affinity.rotate(shapely.box(20, 18, 58, 42), angle)
+    return rasterio.features.rasterize([corners], shape, dtype="uint8")
+
+
+def test_buildings_get_right_angles_and_roads_do_not(tmp_path):
+    house = _turned_house()
+    layer = _trace(tmp_path, house)
+    assert layer["regularized"].tolist() == [True]
+    assert len(shapely.get_coordinates(layer.geometry[0])) == 5
+    assert _trace(tmp_path, house * 2)["regularized"].tolist() == [False]
+
+
+@pytest.mark.parametrize("config", [{"regularize": False}, {"simplify": 0}])
+def test_outlines_stay_where_right_angles_are_not_asked_for(tmp_path, config):
+    layer = _trace(tmp_path, _turned_house(), config=VectorizeConfig(min_area=0, **config))
+    assert layer["regularized"].tolist() == [False]
+
+
+def test_angles_are_right_on_the_ground_in_degrees(tmp_path):
+    house = shapely.affinity.rotate(shapely.box(20, 30, 58, 70), 25)
+    squat = rasterio.features.rasterize(
+        [shapely.affinity.scale(house, 1.0, 0.5)], (90, 80), dtype="uint8"
+    )
+    degrees = Affine(1e-5, 0, 15, 0, -1e-5, 60)  # at 60 degrees north a pixel is twice as high
+    layer = _trace(tmp_path, squat, crs=CRS.from_epsg(4326), transform=degrees)
+    assert layer["regularized"].tolist() == [True]
+    flat = layer.to_crs(layer.estimate_utm_crs()).geometry[0].geoms[0]
+    way = np.diff(shapely.get_coordinates(flat), axis=0)
+    unit = way / np.hypot(*way.T)[:, None]
+    assert np.abs(np.sum(unit * np.roll(unit, 1, axis=0), axis=1)).max() < 2e-3
+
+
+def test_a_drawing_that_meets_a_road_gives_way(tmp_path):
+    codes = _turned_house()
+    road = (cv2.dilate(codes, np.ones((5, 5), np.uint8)) > 0) & (codes == 0)
+    codes[road] = 2
+    layer = _trace(tmp_path, codes)
+    assert not layer["regularized"].any()
+    assert _trace(tmp_path, codes * (codes == 1))["regularized"].all()

@@ -135,6 +135,10 @@ _DRAWING = (
         "--simplify", type=float, default=VectorizeConfig().simplify, show_default=True,
         metavar="PIXELS", help="Tolerance of outlines; 0 keeps the outlines of the pixels.",
     ),
+    click.option(
+        "--regularize/--no-regularize", default=VectorizeConfig().regularize, show_default=True,
+        help="Draw buildings with right angles where their pixels agree.",
+    ),
 )  # fmt: skip
 
 
@@ -144,11 +148,11 @@ def drawing(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def _wrapped(
         *, min_area: PerClass, grow: PerClass | None, opening: float, fill_holes: float,
-        simplify: float, **others: Any,
+        simplify: float, regularize: bool, **others: Any,
     ) -> None:  # fmt: skip
         config = VectorizeConfig(
             min_area=min_area, grow=grow, opening=opening, fill_holes=fill_holes,
-            simplify=simplify,
+            simplify=simplify, regularize=regularize,
         )  # fmt: skip
         command(drawing=config, **others)
 

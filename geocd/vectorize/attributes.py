@@ -46,6 +46,19 @@ class Ruler:
         local = f"+proj=laea +lat_0={lat:.6f} +lon_0={lon:.6f} +datum=WGS84 +units=m +type=crs"
         self._to_plane = Transformer.from_crs(_WGS84.to_wkt(), local, always_xy=True)
 
+    @property
+    def in_metres(self) -> bool:
+        """Whether it measures in metres; pixels otherwise."""
+        return self._to_lonlat is not None
+
+    @property
+    def aspect(self) -> float:
+        """Height of a pixel over its width, by which right angles are right on the ground."""
+        # Degrees of longitude are shorter than those of latitude; elsewhere maps keep angles.
+        geographic = self._grid.crs is not None and self._grid.crs.is_geographic
+        dy, dx = (self._grid.gsd() if geographic else None) or self._grid.pixel_size
+        return dy / dx
+
     def area(self, polygons: Geometries) -> Floats:
         """Areas in square metres (pixels without a CRS), shape of ``polygons``."""
         return np.asarray(shapely.area(self._on_a_plane(polygons)))

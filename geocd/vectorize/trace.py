@@ -10,7 +10,6 @@ from typing import Any
 
 import geopandas
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyproj
 import shapely
@@ -23,9 +22,10 @@ from geocd.rasters.write import bounded_cache
 from geocd.tiling.classify import least_level
 from geocd.vectorize.attributes import Ruler, observed_share, to_ground
 from geocd.vectorize.components import Objects, ObjectStream, Sums
+from geocd.vectorize.draw import draw
 from geocd.vectorize.holes import without_small_holes
-from geocd.vectorize.kinds import looks_like_road, mean_length_and_width
-from geocd.vectorize.outline import Geometries, Ints, as_multipolygons, smooth
+from geocd.vectorize.kinds import mean_length_and_width
+from geocd.vectorize.outline import Geometries, Ints, as_multipolygons
 from geocd.vectorize.scorefile import RowReader, check_classes, grid_of, opened
 
 COLUMNS = (
@@ -46,8 +46,6 @@ COLUMNS = (
     "regularized",
 )
 """Attributes of a change polygon, in the order in which they are written."""
-_BATCH = 10_000
-"""Objects whose polygons are drawn together."""
 Progress = Callable[[int, int], None]
 
 
@@ -117,7 +115,7 @@ def trace_changes(
         ruler = Ruler(grid)
         found = _objects(dataset, classes, thresholds, config, ruler, progress)
         found = _filled(found, config, ruler)
-        table = _described(found, dataset, classes, config, ruler)
+        table = _described(found, dataset, config, ruler)
     return _layer(table, grid, dates)
 
 
@@ -179,75 +177,36 @@ def _filled(found: _Found, config: VectorizeConfig, ruler: Ruler) -> _Found:
     return _Found(outlines, found.codes, found.sums)
 
 
-def _described(
-    found: _Found, dataset: Any, classes: Sequence[str], config: VectorizeConfig, ruler: Ruler
-) -> pd.DataFrame:
+def _described(found: _Found, dataset: Any, config: VectorizeConfig, ruler: Ruler) -> pd.DataFrame:
     """The objects that are large enough, drawn, with their attributes; still in pixels."""
-    steps = range(0, max(len(found.outlines), 1), _BATCH)
-    return pd.concat(
-        [_described_batch(found, slice(i, i + _BATCH), dataset, config, ruler) for i in steps],
-        ignore_index=True,
-    )
-
-
-def _described_batch(
-    found: _Found, batch: slice, dataset: Any, config: VectorizeConfig, ruler: Ruler
-) -> pd.DataFrame:
-    outlines, codes, sums = found.outlines[batch], found.codes[batch], found.sums.chosen(batch)
-    polygons = smooth(outlines, config.simplify)
-    area, perimeter = ruler.area(polygons), ruler.perimeter(polygons)
-    kinds = _kinds(codes, area, perimeter, config, in_metres=dataset.crs is not None)
-    least = np.array([config.least_area(kind) for kind in kinds])
-    # The minimum mapping unit is a promise about the polygons too: an object that is large
-    # enough only by its pixels keeps them.
-    small = area < least
-    polygons = np.where(small, outlines, polygons)
-    area[small] = ruler.area(outlines[small])
-    perimeter[small] = ruler.perimeter(outlines[small])
-    large = ~(area < least * (1 - 1e-9))
-
-    outlines, polygons, sums = outlines[large], polygons[large], sums.chosen(large)
-    area, perimeter, kinds, codes = area[large], perimeter[large], kinds[large], codes[large]
+    drawing, large = draw(found.outlines, found.codes, config=config, ruler=ruler)
+    outlines, codes, sums = found.outlines[large], found.codes[large], found.sums.chosen(large)
     observed = np.ones(len(outlines))
     observed[sums.doubtful] = observed_share(outlines[sums.doubtful], dataset)
-    long, wide, azimuth = ruler.box(polygons)
-    strip = mean_length_and_width(area, perimeter)
-    road = kinds == "road"
+    long, wide, azimuth = ruler.box(drawing.polygons)
+    strip = mean_length_and_width(drawing.area, drawing.perimeter)
+    road = drawing.kinds == "road"
     bounds = shapely.bounds(outlines)
     return pd.DataFrame(
         {
-            "geometry": polygons,
+            "geometry": drawing.polygons,
             "id": _names(outlines, codes),
-            "kind": kinds,
+            "kind": drawing.kinds,
             "kind_source": np.where(codes == CLASS_CODES["change"], "shape", "network"),
             "score_mean": sums.score / sums.pixels / SCORE_SCALE,
             "score_max": sums.peak / SCORE_SCALE,
-            "area": area,
-            "perimeter": perimeter,
+            "area": drawing.area,
+            "perimeter": drawing.perimeter,
             "length": np.where(road, strip[0], long),
             "width": np.where(road, strip[1], wide),
             "orientation": azimuth,
             "area_px": np.rint(shapely.area(outlines)).astype(np.int64),
             "observed": observed,
-            "regularized": np.zeros(len(outlines), bool),
+            "regularized": drawing.regularized,
             "row": bounds[:, 1],
             "col": bounds[:, 0],
         }
     )
-
-
-def _kinds(
-    codes: Ints, area: Any, perimeter: Any, config: VectorizeConfig, *, in_metres: bool
-) -> npt.NDArray[np.str_]:
-    """Building or road for each object: as the network says, else by shape."""
-    road = looks_like_road(
-        area,
-        perimeter,
-        elongation=config.road_elongation,
-        width=config.road_width if in_metres else None,
-    )
-    road = np.where(codes == CLASS_CODES["change"], road, codes == CLASS_CODES["road"])
-    return np.where(road, "road", "building")
 
 
 def _names(outlines: Geometries, codes: Ints) -> list[str]:
