@@ -22,7 +22,7 @@ from geocd.config import (
     DetectConfig,
     thresholds_of,
 )
-from geocd.errors import ConfigError, NothingObservedError
+from geocd.errors import ConfigError, NotAlignedError, NothingObservedError
 from geocd.maps import check_output, write_changes, write_raster_style
 from geocd.maps.change_map import ChangeMapWriter
 from geocd.models.card import WeightsCard
@@ -219,6 +219,7 @@ def _detect(
     with clock.stage("align"):
         report("align", 0, 1)
         alignment = estimate(gray_reader(pair), pair.grid.shape, config=config.align)
+        _refuse_unproven(alignment, config)
         pair = pair.with_motion(alignment.motion)
         radiometry = _normalise(pair, config)
         pair = replace(pair, tables=radiometry.tables())
@@ -304,6 +305,14 @@ class _Workspace:
         self.reading_scores = folder / "reading_scores.tif"
         self.scores = folder / "scores.tif"
         self.mask = folder / "mask.tif" if "mask" in targets else None
+
+
+def _refuse_unproven(alignment: Alignment, config: DetectConfig) -> None:
+    if config.align.mode == "require" and alignment.status == "refused":
+        raise NotAlignedError(
+            f"alignment is required, and none could be proven: {alignment.reason}; look at the "
+            "pair, or run with --align auto to go on without"
+        )
 
 
 def _normalise(pair: RasterPair, config: DetectConfig) -> Radiometry:

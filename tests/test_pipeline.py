@@ -21,6 +21,7 @@ import geocd
 from geocd.config import AlignConfig, DetectConfig, PredictConfig, TilingConfig, VectorizeConfig
 from geocd.errors import (
     ConfigError,
+    NotAlignedError,
     NothingObservedError,
     OutputError,
     OutputExistsError,
@@ -253,6 +254,16 @@ def test_a_misregistered_pair_is_aligned_before_it_is_compared(tmp_path):
     assert result.alignment.shift_px == pytest.approx(np.hypot(7, 5), abs=0.1)
     inside = (slice(10, -10), slice(10, -10))
     assert (mask != truth)[inside].mean() < 0.002
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_where_alignment_is_required_a_pair_that_cannot_be_aligned_is_an_error(tmp_path):
+    before, _, _ = _painted((300, 320))
+    other = np.random.default_rng(0).integers(0, 255, before.shape).astype(np.uint8)
+    config = DetectConfig(align=AlignConfig(mode="require"))
+    with pytest.raises(NotAlignedError, match="tie points"):
+        _run(tmp_path, _files(tmp_path, before, other), config)
+    assert not (tmp_path / "c.gpkg").exists()
 
 
 @pytest.mark.usefixtures("arithmetic")

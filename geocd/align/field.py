@@ -122,8 +122,8 @@ class Motion:
         out[..., 0] = self.affine.a * x + self.affine.b * y + self.affine.c
         out[..., 1] = self.affine.d * x + self.affine.e * y + self.affine.f
         if self.field is not None:
-            across = _matrix(self.knots.a * x + self.knots.c, self.field.shape[1])
-            down = _matrix(self.knots.e * y[:, 0] + self.knots.f, self.field.shape[0])
+            across = basis_matrix(self.knots.a * x + self.knots.c, self.field.shape[1])
+            down = basis_matrix(self.knots.e * y[:, 0] + self.knots.f, self.field.shape[0])
             for axis in range(2):
                 out[..., axis] += down @ self.field[..., axis].astype(np.float64) @ across.T
         return out
@@ -187,7 +187,7 @@ def _basis(place: PointArray, count: int) -> tuple[NDArray[np.intp], PointArray]
     return first - 1, weights / 6
 
 
-def _matrix(place: PointArray, count: int) -> PointArray:
+def basis_matrix(place: PointArray, count: int) -> PointArray:
     """Weights of all control points along one axis, shape (places, count)."""
     first, weights = _basis(place, count)
     out = np.zeros((len(place), count))

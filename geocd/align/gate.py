@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
-from affine import Affine
 
 from geocd.align.alignment import (
     FIT,
@@ -15,22 +15,31 @@ from geocd.align.alignment import (
     OUTLIER,
     Alignment,
     Method,
+    Model,
     Residuals,
     Status,
     TiePoints,
 )
-from geocd.align.field import Motion
-from geocd.align.motion import IDENTITY, implausible, residuals, shift_length
+from geocd.align.field import Motion, PointArray
+from geocd.align.local import Refined
+from geocd.align.motion import implausible, residuals, shift_length
 from geocd.align.reader import FloatArray, MaskArray
 from geocd.align.ties import Ties
 from geocd.config import AlignConfig
 
 MIN_JURY: Final = 12
 """Least number of held-out tie points on which a verdict rests."""
-GOOD_ENOUGH: Final = 0.3
+GOOD_ENOUGH: Final = 0.25
 """Median residual, in pixels, below which resampling would cost more than it gives."""
-_MIN_VOTES = 0.6
-"""Least share of the jury that a motion brings closer."""
+_VOTE_MARGIN = 1.5
+"""Standard deviations (of a coin thrown by every member of the jury, times two) by which the
+share of the jury that a motion brings closer must exceed a half."""
+_LOCAL_MISS = 1.5
+"""Distance, in pixels, within which a refined motion explains a block."""
+_LOCAL_CHANCE = 0.05
+"""Share of the blocks of unrelated images that seem explained."""
+_LOCAL_REACH = 2.5
+"""Distance for which a block speaks, in blocks."""
 _CELLS = 4
 """The image is cut into this many cells each way to see whether the jury covers it."""
 _MIN_CELLS = 0.3
@@ -44,13 +53,54 @@ class Evidence:
     """A candidate motion and the ties for and against it."""
 
     method: Method
-    motion: Affine
-    fit: Ties
-    held: Ties
+    model: Model
+    motion: Motion
+    ties: TiePoints
     tolerance: float
     """Distance in grid pixels within which a motion explains a tie."""
     chance: float
-    """Probability that a false tie seems explained: tolerance over search radius, squared."""
+    """Probability that a false tie seems explained."""
+    reach: float
+    """Distance in grid pixels for which a tie speaks."""
+
+    @property
+    def jury(self) -> MaskArray:
+        """True for ties that were held out, whatever they say, shape (n,)."""
+        return np.asarray(self.ties.role != FIT, dtype=np.bool_)
+
+
+def split_evidence(
+    method: Method, model: Model, motion: Motion, fit: Ties, held: Ties, *, tolerance: float,
+    chance: float, reach: float,
+) -> Evidence:  # fmt: skip
+    """A candidate made by some ties, ``fit``, and to be judged by others, ``held``."""
+    parts = []
+    for ties, name in ((fit, FIT), (held, HELD_OUT)):
+        away = ties.moving - ties.reference
+        before, after = residuals(Motion(), ties), residuals(motion, ties)
+        role = np.full(len(ties), name, dtype="<U8")
+        parts.append((ties.reference, away, before, after, role, np.full(len(ties), np.nan)))
+    table = TiePoints(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return Evidence(method, model, motion, table, tolerance, chance, reach)
+
+
+def refined_evidence(method: Method, refined: Refined, *, spacing: float) -> Evidence:
+    """A refined motion, with every block judging what was made without it."""
+    ties = refined.ties
+    # A block that does not correlate is a witness for no motion.
+    lost = np.where(ties.weight > 0, 0.0, np.inf)
+    table = TiePoints(
+        position=ties.position,
+        displacement=ties.displacement,
+        residual_before=np.hypot(ties.displacement[:, 0], ties.displacement[:, 1]) + lost,
+        residual_after=refined.held_out + lost,
+        role=np.full(len(lost), HELD_OUT, dtype="<U8"),
+        score=ties.score,
+    )
+    return Evidence(
+        method, refined.model, refined.motion, table, _LOCAL_MISS, _LOCAL_CHANCE,
+        _LOCAL_REACH * spacing,
+    )  # fmt: skip
 
 
 def judge(
@@ -67,48 +117,47 @@ def judge(
         shape: (height, width) of the reading grid.
         config: largest shift and least gain.
     """
-    before, after = residuals(IDENTITY, evidence.held), residuals(evidence.motion, evidence.held)
-    sworn = np.minimum(before, after) < evidence.tolerance
-    status, reason = _verdict(evidence, before, after, observed, shape, config)
+    ties, jury = evidence.ties, evidence.jury
+    before, after = ties.residual_before, ties.residual_after
+    explained = np.minimum(before, after) < evidence.tolerance
+    sworn = jury & explained
+    status, reason = _verdict(evidence, observed, shape, config)
     applied = status == "applied"
-    shift_only = evidence.motion[:2] + evidence.motion[3:5] == (1.0, 0.0, 0.0, 1.0)
     return Alignment(
         status=status,
         method=evidence.method,
-        model="none" if not applied else "shift" if shift_only else "affine",
-        motion=Motion(evidence.motion if applied else IDENTITY),
+        model=evidence.model if applied else "none",
+        motion=evidence.motion if applied else Motion(),
         before=Residuals.of(before[sworn]),
         after=Residuals.of(after[sworn]),
         shift_px=shift_length(evidence.motion, shape),
-        tie_points=int((residuals(evidence.motion, evidence.fit) < evidence.tolerance).sum()),
+        tie_points=int((after < evidence.tolerance).sum()),
         held_out=int(sworn.sum()),
         reason=reason,
-        ties=_table(evidence),
-        reach=max(shape) / _CELLS,
+        ties=_table(ties, explained),
+        reach=evidence.reach,
     )
 
 
-def _table(evidence: Evidence) -> TiePoints:
-    """All ties of the evidence with their residuals and roles."""
-    parts = []
-    for ties, name in ((evidence.fit, FIT), (evidence.held, HELD_OUT)):
-        before, after = residuals(IDENTITY, ties), residuals(evidence.motion, ties)
-        believed = np.minimum(before, after) < evidence.tolerance
-        role = np.where(believed, name, OUTLIER)
-        away = ties.moving - ties.reference
-        parts.append((ties.reference, away, before, after, role, np.full(len(ties), np.nan)))
-    return TiePoints(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+def _table(ties: TiePoints, explained: MaskArray) -> TiePoints:
+    """The ties with the outliers among them called so, and their residuals finite."""
+    before = np.hypot(ties.displacement[:, 0], ties.displacement[:, 1])
+    return TiePoints(
+        position=ties.position,
+        displacement=ties.displacement,
+        residual_before=before,
+        residual_after=np.where(np.isfinite(ties.residual_after), ties.residual_after, np.nan),
+        role=np.where(explained, ties.role, OUTLIER),
+        score=ties.score,
+    )
 
 
 def _verdict(
-    evidence: Evidence,
-    before: FloatArray,
-    after: FloatArray,
-    observed: MaskArray,
-    shape: tuple[int, int],
-    config: AlignConfig,
+    evidence: Evidence, observed: MaskArray, shape: tuple[int, int], config: AlignConfig
 ) -> tuple[Status, str]:
     """(status, reason) from the residuals of all held-out ties under identity and candidate."""
+    jury = evidence.jury
+    before, after = evidence.ties.residual_before[jury], evidence.ties.residual_after[jury]
     sworn = np.minimum(before, after) < evidence.tolerance
     # Either hypothesis must stand on its own: two weak ones do not make a jury.
     weak_identity = _weakness(evidence, before, observed, shape)
@@ -120,20 +169,20 @@ def _verdict(
     residual_before, residual_after = np.median(before[sworn]), np.median(after[sworn])
     if not weak_identity and residual_before < GOOD_ENOUGH:
         return "not needed", f"the images already agree within {residual_before:.2f} px"
-    if not weak_identity and (weak_motion or residual_before - residual_after < config.min_gain):
-        gain = residual_before - residual_after
+    gain = residual_before - residual_after
+    if not weak_identity and (weak_motion or gain < config.min_gain):
         return "not needed", (
             f"no motion does better than the georeferencing "
             f"(residual {residual_before:.2f} px, gain {gain:.2f} px)"
         )
     if weak_motion:
         return "refused", weak_motion
-    gain = residual_before - residual_after
     votes = float((after < before)[sworn].mean())
-    if gain < config.min_gain or votes < _MIN_VOTES:
+    needed = 0.5 + _VOTE_MARGIN / math.sqrt(int(sworn.sum()))
+    if gain < config.min_gain or votes < needed:
         return "refused", (
-            f"the best motion brings only {votes:.0%} of the held-out tie points closer "
-            f"(gain {gain:.2f} px)"
+            f"the best motion brings only {votes:.0%} of {int(sworn.sum())} held-out tie points "
+            f"closer, and {needed:.0%} are needed (gain {gain:.2f} px)"
         )
     return "applied", (
         f"it brings {votes:.0%} of the held-out tie points closer (gain {gain:.2f} px)"
@@ -143,19 +192,19 @@ def _verdict(
 def _weakness(
     evidence: Evidence, away: FloatArray, observed: MaskArray, shape: tuple[int, int]
 ) -> str | None:
-    """Why ties with these residuals do not support a hypothesis; None if they do."""
+    """Why held-out ties with these residuals do not support a hypothesis; None if they do."""
     explained = away < evidence.tolerance
     count, expected = int(explained.sum()), evidence.chance * len(away)
     if count < MIN_JURY:
         return f"too few tie points: {count} of {len(away)} held out agree on a motion"
     if count < 4 * expected:
         return f"{count} of {len(away)} held-out tie points agree, as many would by chance"
-    if not covers(evidence.held.reference[explained], observed, shape):
+    if not covers(evidence.ties.position[evidence.jury][explained], observed, shape):
         return f"{count} held-out tie points agree, but they cover too little of the image"
     return None
 
 
-def covers(points: FloatArray, observed: MaskArray, shape: tuple[int, int]) -> bool:
+def covers(points: PointArray, observed: MaskArray, shape: tuple[int, int]) -> bool:
     """Whether points (col, row), shape (n, 2), are spread over the observed part of an image."""
     scale = np.array([shape[1], shape[0]], dtype=np.float64)
     share = np.asarray(

@@ -7,16 +7,14 @@ Source:
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import cv2
 import numpy as np
 from affine import Affine
 
-from geocd.align.reader import FloatArray, transform_points
+from geocd.align.field import Motion
+from geocd.align.reader import FloatArray
 from geocd.align.ties import Ties
-
-IDENTITY: Final = Affine.identity()
 
 _MAX_SCALE = 0.05
 """Largest difference of a scale from 1 that two images on one grid may show."""
@@ -26,19 +24,20 @@ _AFFINE_GAIN = 0.9
 """Largest squared residual of an affine map, over that of a shift, that prefers the map."""
 
 
-def residuals(motion: Affine, ties: Ties) -> FloatArray:
+def residuals(motion: Motion | Affine, ties: Ties) -> FloatArray:
     """Distance in grid pixels, shape (n,), between where a motion puts each tie and where it is."""
-    away = transform_points(motion, ties.reference) - ties.moving
+    there = motion if isinstance(motion, Motion) else Motion(motion)
+    away = there(ties.reference) - ties.moving
     return np.asarray(np.hypot(away[:, 0], away[:, 1]), dtype=np.float64)
 
 
-def shift_length(motion: Affine, shape: tuple[int, int]) -> float:
+def shift_length(motion: Motion, shape: tuple[int, int]) -> float:
     """Length in pixels of the motion at the centre of an image of shape (height, width)."""
     centre = np.array([[shape[1] / 2, shape[0] / 2]])
-    return float(np.hypot(*(transform_points(motion, centre) - centre)[0]))
+    return float(np.hypot(*(motion(centre) - centre)[0]))
 
 
-def implausible(motion: Affine, shape: tuple[int, int], *, max_shift: float) -> str | None:
+def implausible(motion: Motion, shape: tuple[int, int], *, max_shift: float) -> str | None:
     """Why two images on one grid can hardly differ by this motion; None if they can.
 
     Args:
@@ -46,7 +45,7 @@ def implausible(motion: Affine, shape: tuple[int, int], *, max_shift: float) -> 
         shape: (height, width) of the image.
         max_shift: largest displacement that is believed, in pixels.
     """
-    a, b, d, e = motion.a, motion.b, motion.d, motion.e
+    a, b, d, e = (getattr(motion.affine, name) for name in "abde")
     if a * e - b * d <= 0:
         return "the best motion mirrors the image"
     scale_x, scale_y = math.hypot(a, d), math.hypot(b, e)
@@ -55,24 +54,27 @@ def implausible(motion: Affine, shape: tuple[int, int], *, max_shift: float) -> 
     turn_x, turn_y = math.atan2(d, a), math.atan2(-b, e)
     if max(abs(turn_x), abs(turn_y), abs(turn_x - turn_y)) > _MAX_ANGLE:
         return f"the best motion turns by {math.degrees(turn_x):.1f} degrees"
+    if motion.folds():
+        return "the best motion folds the image"
     shift = shift_length(motion, shape)
     if shift > max_shift:
         return f"the best motion is a shift of {shift:.1f} px, more than {max_shift:g} are believed"
     return None
 
 
-def candidates(fit: Ties, *, tolerance: float, seed: int) -> list[Affine]:
+def candidates(fit: Ties, *, tolerance: float, seed: int, turning: bool = True) -> list[Affine]:
     """The shift and the affine map that most ties follow; fewer if there are too few ties.
 
     Args:
         fit: ties, some of them false.
         tolerance: distance in grid pixels within which a motion explains a tie.
         seed: of the sampling.
+        turning: whether to look for more than a shift.
     """
     if len(fit) < 6:
         return []
     out = [_refined(_commonest_shift(fit, tolerance, seed), fit, tolerance, affine=False)]
-    sampled = _sampled_affine(fit, tolerance, seed)
+    sampled = _sampled_affine(fit, tolerance, seed) if turning else None
     if sampled is not None:
         out.append(_refined(sampled, fit, tolerance, affine=True))
     return out

@@ -91,7 +91,7 @@ def window_ties(
         motion: the shift through which the windows are read.
         limit: largest further displacement each way, in pixels.
     """
-    side = int(np.clip(min(shape) // 4, 32, 256))
+    side = int(np.clip(min(shape) // 6, 32, 256))
     colours: tuple[list[tuple[FloatArray, FloatArray]], ...] = ([], [])
     for i, top in enumerate(_starts(shape[0], side)):
         for j, left in enumerate(_starts(shape[1], side)):
@@ -111,8 +111,11 @@ def window_ties(
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Where windows begin along one axis: evenly, overlapping by no more than half."""
-    count = int(np.clip(2 * length // side - 1, 1, _WINDOWS))
+    """Where windows begin along one axis: evenly, and no two share a pixel.
+
+    Otherwise the same ground would sit on both sides of the hold-out.
+    """
+    count = int(np.clip(length // side, 1, _WINDOWS))
     return [int(v) for v in np.linspace(0, max(length - side, 0), count).round()]
 
 

@@ -27,6 +27,8 @@ _RATIO = 0.85
 """Largest distance to the best match over the distance to the second best."""
 _MAX_TURN = 20.0
 """Largest difference of the orientations of a match, in degrees."""
+_SQUARES = 10
+"""Squares of ground, along the longer side, that are held out or not as a whole."""
 _MAX_ZOOM = 1.4
 """Largest ratio of the sizes of a match."""
 
@@ -48,10 +50,20 @@ class Ties:
         return Ties(self.reference[index], self.moving[index])
 
     def split(self, seed: int) -> tuple[Ties, Ties]:
-        """(fit, held out): by chance 70/30, evenly while there are few."""
-        order = np.random.default_rng(seed).permutation(len(self))
-        held = max(round(0.3 * len(self)), min(24, len(self) // 2))
-        return self.take(order[held:]), self.take(order[:held])
+        """(fit, held out): by chance about 70/30, more evenly while there are few.
+
+        Whole squares of ground are held out, because neighbours see the same texture.
+        """
+        if not len(self):
+            return self, self
+        wanted = max(round(0.3 * len(self)), min(24, len(self) // 2))
+        side = max(float(np.ptp(self.reference, axis=0).max()) / _SQUARES, 1.0)
+        squares = np.floor(self.reference / side).astype(np.intp)
+        _, square, count = np.unique(squares, axis=0, return_inverse=True, return_counts=True)
+        order = np.random.default_rng(seed).permutation(len(count))
+        taken = order[np.cumsum(count[order]) - count[order] < wanted]
+        held = np.isin(square.reshape(-1), taken)
+        return self.take(~held), self.take(held)
 
 
 def no_ties() -> Ties:
