@@ -113,8 +113,8 @@ def direction_lines(frame: geopandas.GeoDataFrame) -> str:
         for kind, counts in zip(table.index, table.to_numpy().tolist(), strict=True)
     )
     return (
-        '<table><caption>Changes by direction</caption><thead><tr><th scope="col">kind</th>'
-        f"{head}</tr></thead><tbody>{rows}</tbody></table>"
+        '<div class="scroll"><table><caption>Changes by direction</caption><thead><tr><th scope="col">kind</th>'
+        f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
