@@ -14,6 +14,7 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 BackendName = Literal["auto", "torch", "openvino"]
 PrecisionName = Literal["auto", "float32", "bf16", "fp16", "int8"]
 RadiometryMode = Literal["none", "linear"]
+UnalignedMode = Literal["mask", "keep"]
 
 DEFAULT_WEIGHTS = "geocd-vhr"
 NOT_OBSERVED = 255
@@ -268,6 +269,11 @@ class DetectConfig:
     """Metres that a pixel of images without a CRS covers; None: unknown, read as it is."""
     radiometry: RadiometryMode = "none"
     """linear: bring after's bands to before's light, fitted to unchanged ground. none: as it is."""
+    unaligned: UnalignedMode = "keep"
+    """mask: ground where tie points contradict the alignment counts as not observed."""
+    shift_check: bool = False
+    """Whether to tell of each change if it survives moving one date by one pixel; that asks the
+    network up to four more times."""
     align: AlignConfig = field(default_factory=AlignConfig)
     tiling: TilingConfig = field(default_factory=TilingConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
@@ -279,6 +285,10 @@ class DetectConfig:
         _require(
             self.radiometry in ("none", "linear"),
             f"radiometry must be none or linear, got {self.radiometry!r}",
+        )
+        _require(
+            self.unaligned in ("mask", "keep"),
+            f"unaligned must be mask or keep, got {self.unaligned!r}",
         )
         for name in ("gsd", "pixel_size"):
             value = getattr(self, name)

@@ -15,6 +15,7 @@ from rasterio.enums import Resampling
 
 from geocd import outputs
 from geocd.align import Alignment, estimate, gray_reader
+from geocd.align.coverage import contradicted_ground
 from geocd.align.radiometry import RADIOMETRY_OFF, Radiometry, estimate_radiometry
 from geocd.clock import Clock, profile_table
 from geocd.config import (
@@ -38,6 +39,7 @@ from geocd.rasters.write import RowWriter, bounded_cache, write_cog
 from geocd.report import check_report, write_report
 from geocd.tiling.stitch import hide_unobserved
 from geocd.vectorize import trace_changes
+from geocd.vectorize.registration import check_registration
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
@@ -80,6 +82,8 @@ class DetectResult:
     """What was measured, and what was done about it."""
     radiometry: Radiometry
     """How after's values were brought to before's."""
+    unaligned: float
+    """Share of the reading grid left out because tie points contradict the alignment, 0..1."""
     weights: dict[str, str]
     """Name, architecture and hash of the weights."""
     backend: str
@@ -105,14 +109,27 @@ class DetectResult:
         """Number of change polygons."""
         return len(self.changes)
 
+    @property
+    def shift_unstable(self) -> int | None:
+        """Changes that registration alone may explain; None if that was not checked."""
+        stable = self.changes["shift_stable"]
+        return None if stable.isna().all() else int((~stable.fillna(True)).sum())
+
     def report(self) -> str:
         """The summary, for people."""
         lines = [f"{self.count} changes -> {self.output}"]
         for kind, s in sorted(self.kinds.items()):
             area = f"{s.area_px:,.0f} pixels" if s.area_m2 is None else f"{s.area_m2:,.0f} m2"
             lines.append(f"  {kind}: {s.count}, {area}")
+        if self.shift_unstable:
+            lines.append(
+                f"  {self.shift_unstable} of them do not survive a shift of one pixel: "
+                "registration alone may explain them"
+            )
         lines.append(f"observed on both dates: {self.observed:.1%} of before's grid")
         lines.append(str(self.alignment))
+        if self.unaligned:
+            lines.append(f"not aligned, so not observed: {self.unaligned:.1%} of the shared ground")
         if self.radiometry.status != "off":
             lines.append(str(self.radiometry))
         gsd = self.reading_gsd
@@ -131,12 +148,14 @@ class DetectResult:
             "mask": None if self.mask is None else str(self.mask),
             "scores": None if self.scores is None else str(self.scores),
             "count": self.count,
+            "shift_unstable": self.shift_unstable,
             "kinds": {
                 kind: {"count": s.count, "area_m2": s.area_m2, "area_px": s.area_px}
                 for kind, s in self.kinds.items()
             },
             "observed": round(self.observed, 6),
             "alignment": self.alignment.to_dict(),
+            "unaligned": round(self.unaligned, 6),
             "radiometry": self.radiometry.to_dict(),
             "weights": self.weights,
             "backend": self.backend,
@@ -223,6 +242,7 @@ def _detect(
         pair = pair.with_motion(alignment.motion)
         radiometry = _normalise(pair, config)
         pair = replace(pair, tables=radiometry.tables())
+        pair, unaligned = _without_unaligned(pair, alignment, config)
         report("align", 1, 1)
     record = _record(pair, card, config, alignment)
     record["radiometry"] = radiometry.to_dict()
@@ -243,6 +263,12 @@ def _detect(
                 dates=(pair.before.date, pair.after.date),
                 progress=lambda done, total: report("trace", done, total),
             )  # fmt: skip
+        with clock.stage("check"):
+            changes = check_registration(
+                changes, pair, predictor, alignment,
+                thresholds=_least_scores(card, record["thresholds"], config), config=config,
+                progress=lambda done, total: report("check", done, total),
+            )  # fmt: skip
         with clock.stage("write polygons"):
             write_changes(changes, drafts["changes"], provenance=record, overwrite=True)
     if "mask" in targets:
@@ -250,8 +276,8 @@ def _detect(
     return DetectResult(
         output=targets["changes"], mask=targets.get("mask"), scores=targets.get("scores"),
         changes=changes, kinds=_summarise(changes), observed=observed, alignment=alignment,
-        radiometry=radiometry, weights=record["weights"], backend=predictor.description,
-        reading_gsd=pair.grid.gsd(), clock=clock, busy=busy,
+        radiometry=radiometry, unaligned=unaligned, weights=record["weights"],
+        backend=predictor.description, reading_gsd=pair.grid.gsd(), clock=clock, busy=busy,
     )  # fmt: skip
 
 
@@ -261,6 +287,32 @@ def calibration_pairs(card: WeightsCard) -> Iterator[tuple[NDArray[np.uint8], ND
 
     gsd = sum(card.gsd or (0.5, 0.5)) / 2
     return paint_pairs(_CALIBRATION_PAIRS, gsd=gsd, bands=len(card.bands))
+
+
+def _without_unaligned(
+    pair: RasterPair, alignment: Alignment, config: DetectConfig
+) -> tuple[RasterPair, float]:
+    """The pair without ground where the alignment is contradicted, and its share of the grid."""
+    if config.unaligned == "keep":
+        return pair, 0.0
+    ground = contradicted_ground(alignment, pair.grid.shape)
+    share = ground.area / (pair.grid.height * pair.grid.width)
+    if share == 1:
+        raise NothingObservedError(
+            f"tie points contradict the alignment everywhere: {alignment.reason}; check that the "
+            "images show one place, or compare them as they lie with --unaligned keep"
+        )
+    return pair.without(ground), share
+
+
+def _least_scores(
+    card: WeightsCard, thresholds: dict[str, float], config: DetectConfig
+) -> tuple[float, ...]:
+    """The lowest score that belongs to an object, by class."""
+    reached = tuple(thresholds.values())
+    return tuple(
+        map(min, reached, thresholds_of(config.vectorize.grow, card.change_classes, reached))
+    )
 
 
 def _targets(

@@ -15,6 +15,7 @@ from geocd.config import (
     PredictConfig,
     RadiometryMode,
     TilingConfig,
+    UnalignedMode,
     VectorizeConfig,
 )
 from geocd_cli import options
@@ -71,6 +72,8 @@ from geocd_cli.running import running
 )
 @options.align
 @options.radiometry
+@options.unaligned
+@options.shift_check
 @options.gsd
 @options.pixel_size
 @click.option(
@@ -99,6 +102,8 @@ def detect(
     overlap: int,
     align: AlignMode,
     radiometry: RadiometryMode,
+    unaligned: UnalignedMode,
+    shift_check: bool,
     gsd: float | None,
     pixel_size: float | None,
     aoi: Path | None,
@@ -124,6 +129,8 @@ def detect(
         gsd=gsd,
         pixel_size=pixel_size,
         radiometry=radiometry,
+        unaligned=unaligned,
+        shift_check=shift_check,
         align=AlignConfig(mode=align),
         tiling=TilingConfig(tile_size=tile_size, overlap=overlap),
         predict=predict,

@@ -79,6 +79,16 @@ radiometry = click.option(
     show_default=True, help="linear: bring after to before's light, band by band, by a line "
     "fitted to ground that did not change.",
 )  # fmt: skip
+unaligned = click.option(
+    "--unaligned", type=click.Choice(["mask", "keep"]), default=DetectConfig().unaligned,
+    show_default=True, help="mask: ground where tie points contradict the alignment counts as "
+    "not observed.",
+)  # fmt: skip
+shift_check = click.option(
+    "--shift-check/--no-shift-check", default=DetectConfig().shift_check, show_default=True,
+    help="Tell of each change if it survives moving one date by one pixel, which asks the network "
+    "up to four more times.",
+)  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 

@@ -16,6 +16,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import geometry_mask
+from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
 from geocd.errors import ConfigError, CrsMismatchError, GeocdWarning, InputError, NoOverlapError
@@ -77,6 +78,19 @@ class RasterPair:
     def with_motion(self, motion: PixelMotion | None) -> RasterPair:
         """The same pair with after read through another motion."""
         return replace(self, motion=motion)
+
+    def without(self, ground: BaseGeometry) -> RasterPair:
+        """The same pair with more ground outside the area of interest.
+
+        Args:
+            ground: in (col, row) of ``grid``.
+        """
+        if ground.is_empty:
+            return self
+        t = self.grid.transform
+        left_out = affine_transform(ground, [t.a, t.b, t.d, t.e, t.c, t.f])
+        area = self.grid.footprint if self.area is None else self.area
+        return replace(self, area=shapely.difference(area, left_out))
 
     def in_befores_light(self, after: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """An image of after, shape (bands, height, width), with its values looked up."""
