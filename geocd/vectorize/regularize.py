@@ -246,8 +246,8 @@ def _cleaned_on_a_sheet(outlines: Geometries, bounds: Ints) -> tuple[Geometries,
         joined = shapely.multipolygons(parts[order], indices=index)
         back = np.column_stack([bounds[owners, 0] - 1, bounds[owners, 1] - top[owners]])
         points, of = shapely.get_coordinates(joined, return_index=True)
-        result[owners] = shapely.set_coordinates(joined, points + back[of])
-    return as_multipolygons(result), differs / before
+        result[owners] = as_multipolygons(shapely.set_coordinates(joined, points + back[of]))
+    return result, differs / before
 
 
 def _directions(steps: _Steps, count: int) -> tuple[Floats, Floats, Floats]:
