@@ -177,7 +177,7 @@ def test_positions_between_knots_are_exact_to_a_hundredth_of_a_pixel(crs):
     lattice = Lattice(locate, grid.shape)
     found = lattice.positions(slice(300, 900), slice(700, 1500), (1, 1))
     x, y = np.meshgrid(np.arange(700, 1500) + 0.5, np.arange(300, 900) + 0.5)
-    exact = locate(np.column_stack([x.ravel(), y.ravel()])).reshape(found.shape)
+    exact = locate(np.column_stack([x.ravel(), y.ravel()])).T.reshape(found.shape)
     assert np.abs(found - exact).max() < 0.01
 
 

@@ -159,8 +159,8 @@ class Lattice:
         """(col, row) in the file of evenly spread samples of the pixels of a window.
 
         Returns:
-            Shape (height * density[0], width * density[1], 2); with a density of 1 these are
-            the centres of the pixels.
+            Shape (2, height * density[0], width * density[1]), columns first; with a density
+            of 1 these are the centres of the pixels.
         """
         first, down = self._between(rows, density[0])
         left, across = self._between(cols, density[1])
@@ -168,8 +168,8 @@ class Lattice:
         knot_cols = np.arange(left, left + int(across.max()) + 2) * self.spacing
         mesh = np.meshgrid(knot_cols, knot_rows)
         knots = self._locate(np.stack(mesh, axis=-1).reshape(-1, 2).astype(np.float64))
-        table = knots.reshape(len(knot_rows), len(knot_cols), 2)
-        return _interpolated(_interpolated(table, down, 0), across, 1)
+        table = knots.T.reshape(2, len(knot_rows), len(knot_cols))
+        return _interpolated(_interpolated(table, down, 1), across, 2)
 
     def _between(self, span: slice, density: int) -> tuple[int, Points]:
         """The first knot before a span, and its samples counted in knots from there."""
@@ -180,9 +180,9 @@ class Lattice:
 
 
 def _interpolated(table: Points, where: Points, axis: int) -> Points:
-    """Linear interpolation of a table along one of its first two axes."""
+    """Linear interpolation of a table along one of its last two axes."""
     low = np.floor(where).astype(np.intp)
-    part = (where - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+    part = (where - low).reshape((-1, 1) if axis == 1 else (1, -1))
     below, above = np.take(table, low, axis), np.take(table, low + 1, axis)
     return np.asarray(below + (above - below) * part)
 
@@ -261,28 +261,29 @@ class FieldWarp:
         planes, mask = _read_source(dataset, window, bands, self._shrink)
         if not mask.any():
             return None
-        positions -= np.array([window[1].start, window[0].start])
+        positions -= np.array([window[1].start, window[0].start])[:, None, None]
         whole = bool(mask.all()) and _inside(positions, mask.shape)
         if not mask.all():
             planes = np.where(mask, planes, 0)
-        sampled = np.stack([_narrowed(_sample(p, positions, density), density) for p in planes])
+        sample = _sampler(positions, planes.dtype, density)
+        sampled = np.stack([_narrowed(sample(plane), density) for plane in planes])
         if whole:
             return sampled, np.ones(sampled.shape[1:], np.bool_)
-        weights = mask.astype(sampled.dtype)
-        share = _narrowed(_sample(weights, positions, density), density)
+        share = _narrowed(sample(mask.astype(planes.dtype)), density)
         valid = share >= 0.5
         return sampled / np.where(valid, share, 1), valid
 
 
 def _needed(positions: Points, shape: tuple[int, int]) -> tuple[slice, slice] | None:
     """Rows and columns of a file that a kernel touches at the positions; None if none."""
-    flat = positions.reshape(-1, 2)
-    seen = flat[flat[:, 0] != _FAR]
-    if not len(seen):
+    seen = positions[0] > _FAR / 2
+    if not seen.any():
         return None
-    (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
-    rows = slice(max(0, math.floor(top) - 2), min(shape[0], math.ceil(bottom) + 2))
-    cols = slice(max(0, math.floor(left) - 2), min(shape[1], math.ceil(right) + 2))
+    xs, ys = positions if seen.all() else positions[:, seen]
+    rows, cols = (
+        slice(max(0, math.floor(v.min()) - 2), min(side, math.ceil(v.max()) + 2))
+        for v, side in zip((ys, xs), shape, strict=True)
+    )
     return None if rows.start >= rows.stop or cols.start >= cols.stop else (rows, cols)
 
 
@@ -306,35 +307,51 @@ def _read_source(
 
 def _inside(positions: Points, shape: tuple[int, int]) -> bool:
     """Whether a kernel at the positions meets no edge of what was read."""
-    flat = positions.reshape(-1, 2)
-    low, high = flat.min(axis=0), flat.max(axis=0)
-    return bool((low >= 1.5).all() and high[0] < shape[1] - 1.5 and high[1] < shape[0] - 1.5)
+    return all(
+        v.min() >= 1.5 and v.max() < side - 1.5
+        for v, side in zip(positions, shape[::-1], strict=True)
+    )
 
 
-def _sample(plane: NDArray[Any], positions: Points, density: tuple[int, int]) -> NDArray[Any]:
-    """A plane at positions (col, row), corner convention; what lies outside counts as 0."""
+def _sampler(
+    positions: Points, dtype: np.dtype[Any], density: tuple[int, int]
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """What samples a plane at positions, corner convention; what lies outside counts as 0."""
     # OpenCV counts from the centres of pixels.
     centred = positions - 0.5
     if max(density) > 2:
         # OpenCV's own cubic kernel errs by up to 0.05 px of the file, a sixtieth of a pixel here.
-        xs, ys = (np.ascontiguousarray(centred[..., i], np.float32) for i in (0, 1))
-        return np.asarray(cv2.remap(plane, xs, ys, cv2.INTER_CUBIC))
+        xs, ys = centred.astype(np.float32)
+        return lambda plane: np.asarray(cv2.remap(plane, xs, ys, cv2.INTER_CUBIC))
     low = np.floor(centred)
-    across, down = (_taps((centred - low)[..., i].astype(plane.dtype)) for i in (0, 1))
-    corner = np.clip(low, -4, 32000).astype(np.int16)
-    total = np.zeros(centred.shape[:2], plane.dtype)
-    for j in range(4):
-        row = np.zeros_like(total)
-        for i in range(4):
-            where = corner + np.array([i - 1, j - 1], np.int16)
-            row += np.asarray(cv2.remap(plane, where, _NO_MAP, cv2.INTER_NEAREST)) * across[i]
-        total += row * down[j]
-    return total
+    across, down = (_taps(part) for part in (centred - low).astype(dtype))
+    corner = np.moveaxis(np.clip(low, -4, 32000), 0, -1).astype(np.int16)
+
+    def _sample(plane: NDArray[Any]) -> NDArray[Any]:
+        total = np.zeros(corner.shape[:2], dtype)
+        for j in range(4):
+            row = np.zeros_like(total)
+            for i in range(4):
+                where = corner + np.array([i - 1, j - 1], np.int16)
+                near = np.asarray(cv2.remap(plane, where, _NO_MAP, cv2.INTER_NEAREST))
+                near *= across[i]
+                row += near
+            row *= down[j]
+            total += row
+        return total
+
+    return _sample
 
 
 def _taps(part: NDArray[Any]) -> list[NDArray[Any]]:
     """Weights of the four neighbours of a position, ``part`` of a pixel behind the second."""
-    return [_kernel(part - offset) for offset in (-1, 0, 1, 2)]
+    t = part
+    return [
+        ((-0.5 * t + 1) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1,
+        ((-1.5 * t + 2) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
+    ]
 
 
 def _kernel(distance: NDArray[Any]) -> NDArray[Any]:
