@@ -26,6 +26,7 @@ from geocd.config import (
 from geocd.errors import ConfigError, NotAlignedError, NothingObservedError
 from geocd.maps import check_output, write_changes, write_raster_style
 from geocd.maps.change_map import ChangeMapWriter
+from geocd.maps.stac import check_stac_output, write_stac
 from geocd.models.card import WeightsCard
 from geocd.models.files import find_weights, read_card
 from geocd.predict.backends import open_predictor
@@ -39,7 +40,11 @@ from geocd.rasters.write import RowWriter, bounded_cache, write_cog
 from geocd.report import check_report, write_report
 from geocd.tiling.stitch import hide_unobserved
 from geocd.vectorize import trace_changes
+from geocd.vectorize.direction import with_directions
+from geocd.vectorize.extent import trace_extent
 from geocd.vectorize.registration import check_registration
+from geocd.vectorize.relation import with_relation
+from geocd.vectorize.summary import KindSummary, summarise
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
@@ -49,17 +54,6 @@ _CALIBRATION_PAIRS = 32
 
 _PIECE = (256, 4096)
 """Rows and columns that are brought to before's grid at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class KindSummary:
-    """Polygons of one kind."""
-
-    count: int
-    area_m2: float | None
-    """Square metres; None without a CRS."""
-    area_px: float
-    """Pixels of the change map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +168,9 @@ def detect(
     scores: str | Path | None = None,
     aoi: str | Path | None = None,
     report: str | Path | None = None,
+    dates: tuple[str | None, str | None] = (None, None),
+    footprints: str | Path | None = None,
+    stac: str | Path | None = None,
     config: DetectConfig | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -190,6 +187,10 @@ def detect(
             scores of 0..1, 255 not observed).
         aoi: vector file with the area of interest; outside counts as not observed.
         report: page for people to write, .html; see ``geocd.report.write_report``.
+        dates: ISO dates of the images before and after; None: as their tags have them.
+        footprints: vector file of known buildings, for the column ``relation``; see
+            ``vectorize.relation.relate``.
+        stac: STAC item to write, .json.
         config: every setting; see ``DetectConfig``.
         overwrite: replace existing outputs.
         progress: called with the stage, the steps done and the steps in all.
@@ -201,7 +202,7 @@ def detect(
         GeocdError: and its kinds; see ``geocd.errors``. Nothing is left half-written.
     """
     config = config or DetectConfig()
-    targets = _targets(output, mask, scores, overwrite=overwrite)
+    targets = _targets(output, mask, scores, stac, overwrite=overwrite)
     pages = {} if report is None else {"report": Path(report)}
     _refuse_shared_paths(targets | pages, [before, after, aoi])
     for path in pages.values():
@@ -209,6 +210,7 @@ def detect(
     with bounded_cache():
         result = _detect(
             before, after, targets, area=None if aoi is None else Path(aoi), config=config,
+            dates=dates, footprints=None if footprints is None else Path(footprints),
             report=progress or (lambda stage, done, total: None),
         )  # fmt: skip
     for path in pages.values():
@@ -219,7 +221,8 @@ def detect(
 
 def _detect(
     before: str | Path, after: str | Path, targets: dict[str, Path], *, area: Path | None,
-    config: DetectConfig, report: Progress,
+    config: DetectConfig, dates: tuple[str | None, str | None], footprints: Path | None,
+    report: Progress,
 ) -> DetectResult:  # fmt: skip
     """``detect``, once its outputs are known to be writable."""
     clock, busy = Clock(), Clock()
@@ -244,7 +247,8 @@ def _detect(
         pair = replace(pair, tables=radiometry.tables())
         pair, unaligned = _without_unaligned(pair, alignment, config)
         report("align", 1, 1)
-    record = _record(pair, card, config, alignment)
+    dates = dates[0] or pair.before.date, dates[1] or pair.after.date
+    record = _record(pair, card, config, alignment, dates)
     record["radiometry"] = radiometry.to_dict()
     # The motion acts on the pixels of this grid: whoever draws the pair again needs both.
     record["alignment"]["grid_transform"] = [float(v) for v in pair.grid.transform[:6]]
@@ -260,22 +264,31 @@ def _detect(
             changes = trace_changes(
                 work.scores, classes=card.change_classes,
                 thresholds=tuple(record["thresholds"].values()), config=config.vectorize,
-                dates=(pair.before.date, pair.after.date),
-                progress=lambda done, total: report("trace", done, total),
+                dates=dates, progress=lambda done, total: report("trace", done, total),
             )  # fmt: skip
+            layers = trace_extent(work.scores, dates=dates)
         with clock.stage("check"):
             changes = check_registration(
                 changes, pair, predictor, alignment,
                 thresholds=_least_scores(card, record["thresholds"], config), config=config,
                 progress=lambda done, total: report("check", done, total),
             )  # fmt: skip
+        with clock.stage("judge directions"):
+            changes = with_directions(changes, pair)
+            if footprints is not None:
+                changes = with_relation(changes, footprints)
         with clock.stage("write polygons"):
-            write_changes(changes, drafts["changes"], provenance=record, overwrite=True)
+            write_changes(changes, drafts["changes"], provenance=record, layers=layers,
+                          overwrite=True)  # fmt: skip
+            if "stac" in drafts:
+                assets = {role: path for role, path in targets.items() if role != "stac"}
+                write_stac(drafts["stac"], layers["footprint"], assets=assets, record=record,
+                           place=targets["stac"])  # fmt: skip
     if "mask" in targets:
         write_raster_style(targets["mask"])
     return DetectResult(
         output=targets["changes"], mask=targets.get("mask"), scores=targets.get("scores"),
-        changes=changes, kinds=_summarise(changes), observed=observed, alignment=alignment,
+        changes=changes, kinds=summarise(changes), observed=observed, alignment=alignment,
         radiometry=radiometry, unaligned=unaligned, weights=record["weights"],
         backend=predictor.description, reading_gsd=pair.grid.gsd(), clock=clock, busy=busy,
     )  # fmt: skip
@@ -316,7 +329,12 @@ def _least_scores(
 
 
 def _targets(
-    output: str | Path, mask: str | Path | None, scores: str | Path | None, *, overwrite: bool
+    output: str | Path,
+    mask: str | Path | None,
+    scores: str | Path | None,
+    stac: str | Path | None,
+    *,
+    overwrite: bool,
 ) -> dict[str, Path]:
     """The files to write, by role; checked before any work is done."""
     changes = Path(output)
@@ -326,6 +344,10 @@ def _targets(
         if path is not None:
             outputs.check_writable(Path(path), overwrite=overwrite)
             targets[name] = Path(path)
+    if stac is not None:
+        check_stac_output(Path(stac))
+        outputs.check_writable(Path(stac), overwrite=overwrite)
+        targets["stac"] = Path(stac)
     return targets
 
 
@@ -462,12 +484,18 @@ def _resample(source: Path, grid: Grid, target: _Rows, report: Progress) -> None
 
 
 def _record(
-    pair: RasterPair, card: WeightsCard, config: DetectConfig, alignment: Alignment
+    pair: RasterPair,
+    card: WeightsCard,
+    config: DetectConfig,
+    alignment: Alignment,
+    dates: tuple[str | None, str | None],
 ) -> dict[str, Any]:
     inputs = {
-        role: describe_input(scene.name, tuple(tile.path for tile in scene.tiles))
-        | {"date": scene.date}
-        for role, scene in (("before", pair.before), ("after", pair.after))
+        role: describe_input(scene.name, tuple(tile.path for tile in scene.tiles)) | {"date": date}
+        for role, scene, date in (
+            ("before", pair.before, dates[0]),
+            ("after", pair.after, dates[1]),
+        )
     }
     weights = {
         "name": card.name,
@@ -480,15 +508,3 @@ def _record(
                         alignment=alignment.to_dict())  # fmt: skip
     # A score raster is traced again by its own record: what its bands are, and the thresholds.
     return record | {"thresholds": dict(zip(classes, thresholds, strict=True))}
-
-
-def _summarise(changes: geopandas.GeoDataFrame) -> dict[str, KindSummary]:
-    summary = {}
-    for kind, rows in changes.groupby("kind"):
-        area = rows["area_m2"]
-        summary[str(kind)] = KindSummary(
-            count=len(rows),
-            area_m2=None if area.isna().any() else float(area.sum()),
-            area_px=float(rows["area_px"].sum()),
-        )
-    return summary

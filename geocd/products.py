@@ -15,8 +15,11 @@ from geocd import outputs
 from geocd.config import PerClass, VectorizeConfig, thresholds_of
 from geocd.errors import ConfigError
 from geocd.maps import check_output, write_changes
+from geocd.maps.stac import check_stac_output, write_stac
 from geocd.provenance import library_versions
 from geocd.vectorize import trace_changes
+from geocd.vectorize.extent import trace_extent
+from geocd.vectorize.relation import with_relation
 from geocd.vectorize.scorefile import ScoreHeader, read_header
 from geocd.vectorize.summary import KindSummary, ThresholdRow, summarise, sweep_thresholds
 
@@ -79,6 +82,8 @@ def vectorize(
     threshold: PerClass | None = None,
     config: VectorizeConfig | None = None,
     dates: tuple[str | None, str | None] = (None, None),
+    footprints: str | Path | None = None,
+    stac: str | Path | None = None,
     table: tuple[float, ...] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -92,6 +97,9 @@ def vectorize(
             are left out: the threshold of the run that wrote the scores.
         config: how objects are cleaned, drawn and kept.
         dates: ISO dates of the images before and after; None: as the scores have them.
+        footprints: vector file of known buildings, for the column ``relation``; see
+            ``vectorize.relation.relate``.
+        stac: STAC item to write, .json.
         table: thresholds to count objects and areas at.
         overwrite: replace an existing output.
         progress: called with the stage, the steps done and the steps in all.
@@ -106,23 +114,28 @@ def vectorize(
     """
     path, config = Path(scores), config or VectorizeConfig()
     target = None if output is None else Path(output)
-    if target is not None:
-        check_output(target, overwrite=overwrite)
-        if target.resolve() == path.resolve():
-            raise ConfigError(f"{target} is the score raster itself; give the output another name")
+    if stac is not None and target is None:
+        raise ConfigError("a STAC item is written beside change polygons; name an output for them")
+    _check_targets(path, target, None if stac is None else Path(stac), overwrite=overwrite)
     report = progress or (lambda stage, done, total: None)
     header = read_header(path)
     values = thresholds_of(threshold, header.classes, header.thresholds)
     header = replace(header, thresholds=values)
     changes = None
     if target is not None:
+        dates = dates[0] or header.dates[0], dates[1] or header.dates[1]
         changes = trace_changes(
-            path, classes=header.classes, thresholds=values, config=config,
-            dates=(dates[0] or header.dates[0], dates[1] or header.dates[1]),
+            path, classes=header.classes, thresholds=values, config=config, dates=dates,
             progress=lambda done, total: report("trace", done, total),
         )  # fmt: skip
+        if footprints is not None:
+            changes = with_relation(changes, Path(footprints))
+        record, layers = _record(path, header, config), trace_extent(path, dates=dates)
         with outputs.replacing(target) as draft:
-            write_changes(changes, draft, provenance=_record(path, header, config), overwrite=True)
+            write_changes(changes, draft, provenance=record, layers=layers, overwrite=True)
+        if stac is not None:
+            write_stac(Path(stac), layers["footprint"], assets={"changes": target, "scores": path},
+                       record=record)  # fmt: skip
     rows = [] if not table else sweep_thresholds(
         path, table, classes=header.classes, config=config,
         progress=lambda done, total: report("count", done, total),
@@ -131,6 +144,20 @@ def vectorize(
         target, dict(zip(header.classes, values, strict=True)), changes,
         {} if changes is None else summarise(changes), rows,
     )  # fmt: skip
+
+
+def _check_targets(
+    scores: Path, target: Path | None, stac: Path | None, *, overwrite: bool
+) -> None:
+    """Refuse outputs that could not be written, before the work that leads to them."""
+    if target is not None:
+        check_output(target, overwrite=overwrite)
+    if stac is not None:
+        check_stac_output(stac)
+        outputs.check_writable(stac, overwrite=overwrite)
+    for path in (target, stac):
+        if path is not None and path.resolve() == scores.resolve():
+            raise ConfigError(f"{path} is the score raster itself; give the output another name")
 
 
 def _record(path: Path, header: ScoreHeader, config: VectorizeConfig) -> dict[str, Any]:

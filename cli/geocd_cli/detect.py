@@ -82,6 +82,9 @@ from geocd_cli.running import running
     metavar="POLYGON",
     help="Vector file; ground outside its polygons counts as not observed.",
 )
+@options.dates
+@options.footprints
+@options.stac
 @options.overwrite
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
@@ -107,6 +110,10 @@ def detect(
     gsd: float | None,
     pixel_size: float | None,
     aoi: Path | None,
+    before_date: str | None,
+    after_date: str | None,
+    footprints: Path | None,
+    stac: Path | None,
     overwrite: bool,
     quiet: bool,
     as_json: bool,
@@ -147,6 +154,9 @@ def detect(
         aoi=aoi,
         report=report,
         config=config,
+        dates=(before_date, after_date),
+        footprints=footprints,
+        stac=stac,
         overwrite=overwrite,
         progress=StageProgress(quiet=quiet),
     )

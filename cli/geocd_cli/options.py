@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
@@ -88,6 +89,15 @@ shift_check = click.option(
     "--shift-check/--no-shift-check", default=DetectConfig().shift_check, show_default=True,
     help="Tell of each change if it survives moving one date by one pixel, which asks the network "
     "up to four more times.",
+)  # fmt: skip
+footprints = click.option(
+    "--footprints", type=click.Path(path_type=Path), metavar="POLYGONS",
+    help="Vector file of known buildings; each changed building is then new, removed, altered or "
+    "confirmed.",
+)  # fmt: skip
+stac = click.option(
+    "--stac", type=click.Path(path_type=Path), metavar="ITEM.JSON",
+    help="Also write a STAC item that describes the outputs.",
 )  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")

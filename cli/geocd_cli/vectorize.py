@@ -28,6 +28,8 @@ _TABLE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
     help="Thresholds at which objects and areas are counted; an empty text for none.",
 )  # fmt: skip
 @options.dates
+@options.footprints
+@options.stac
 @options.overwrite
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
@@ -35,8 +37,8 @@ _TABLE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 @options.drawing
 def vectorize(
     scores: Path, output: Path | None, threshold: PerClass | None, table: tuple[float, ...],
-    before_date: str | None, after_date: str | None, overwrite: bool, quiet: bool, as_json: bool,
-    drawing: VectorizeConfig,
+    before_date: str | None, after_date: str | None, footprints: Path | None, stac: Path | None,
+    overwrite: bool, quiet: bool, as_json: bool, drawing: VectorizeConfig,
 ) -> None:  # fmt: skip
     """Make change polygons from SCORES, at any threshold, without the network.
 
@@ -50,7 +52,8 @@ def vectorize(
 
     result = run(
         scores, output, threshold=threshold, config=drawing, dates=(before_date, after_date),
-        table=table, overwrite=overwrite, progress=StageProgress(quiet=quiet),
+        footprints=footprints, stac=stac, table=table, overwrite=overwrite,
+        progress=StageProgress(quiet=quiet),
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=1))

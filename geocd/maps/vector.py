@@ -25,6 +25,7 @@ LAYER = "changes"
 """Name of the layer of change polygons, in the formats that name layers."""
 
 Provenance = Mapping[str, object]
+Layers = Mapping[str, geopandas.GeoDataFrame]
 _WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError, sqlite3.Error)
 _LONLAT_STEP = 1e-7
 """Resolution of GeoJSON in degrees: a centimetre."""
@@ -46,6 +47,15 @@ def _write_geopackage(changes: geopandas.GeoDataFrame, path: Path, provenance: P
     pyogrio.write_dataframe(provenance_rows(provenance), path, driver="GPKG",
                             layer="provenance", append=True)  # fmt: skip
     add_layer_style(path, LAYER, style="changes", description="change by kind")
+
+
+def _append_layers(layers: Layers, path: Path) -> None:
+    for name, layer in layers.items():
+        kind = "MultiLineString" if name == "centrelines" else "MultiPolygon"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*crs.*was not provided.*")
+            pyogrio.write_dataframe(layer, path, driver="GPKG", layer=name, append=True,
+                                    geometry_type=kind)  # fmt: skip
 
 
 def _write_geojson(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:
@@ -125,6 +135,7 @@ def write_changes(
     path: Path,
     *,
     provenance: Provenance,
+    layers: Layers | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write change polygons; the extension chooses the format. Atomic.
@@ -134,6 +145,8 @@ def write_changes(
         path: ends in ``.gpkg`` (layer "changes", styled for QGIS, and a table "provenance"),
             ``.geojson`` (RFC 7946: WGS 84; pixel units without a CRS), ``.fgb`` or ``.parquet``.
         provenance: what made the polygons; kept in a GeoPackage only.
+        layers: more layers by name, such as "footprint"; kept in a GeoPackage only, because
+            the other formats hold one layer.
         overwrite: replace an existing file.
 
     Raises:
@@ -144,6 +157,8 @@ def write_changes(
     with replacing(path) as temporary:
         try:
             _WRITERS[path.suffix.lower()](changes, temporary, provenance)
+            if layers and path.suffix.lower() == ".gpkg":
+                _append_layers(layers, temporary)
         except _WRITE_ERRORS as error:
             reason = str(error).replace(str(temporary), str(path))
             raise OutputError(f"{path} was not written: {reason}; is the disk full?") from None

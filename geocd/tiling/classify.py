@@ -39,6 +39,7 @@ def classify(
         passes |= band >= least_level(threshold)
     passes &= observed
     limits = np.array(thresholds, np.float32)[:, None] * np.float32(SCORE_SCALE)
-    margin = (scores[:, passes] - limits) / (SCORE_SCALE - limits)  # (classes, pixels)
+    room = np.maximum(SCORE_SCALE - limits, np.float32(1e-6))  # none at a threshold of 1
+    margin = (scores[:, passes] - limits) / room  # (classes, pixels)
     out[passes] = np.array(codes, np.uint8)[margin.argmax(axis=0)]
     return out

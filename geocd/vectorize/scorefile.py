@@ -13,8 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pyproj
 import rasterio
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.windows import Window
@@ -141,6 +143,14 @@ def grid_of(dataset: Any) -> Grid:
         # A GIS hangs an image without georeferencing below the x axis.
         transform = Affine(1, 0, 0, 0, -1, 0)
     return Grid(dataset.crs, transform, dataset.height, dataset.width)
+
+
+def pyproj_crs(crs: CRS | None) -> pyproj.CRS | None:
+    """The CRS for geopandas; by its code where it has one, because codes survive every format."""
+    if crs is None:
+        return None
+    authority = crs.to_authority()
+    return pyproj.CRS.from_user_input(":".join(authority) if authority else crs.to_wkt())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,7 @@ from typing import Any
 import geopandas
 import numpy as np
 import pandas as pd
-import pyproj
 import shapely
-from rasterio.crs import CRS
 
 from geocd.config import CLASS_CODES, SCORE_SCALE, VectorizeConfig, thresholds_of
 from geocd.errors import ConfigError
@@ -26,12 +24,14 @@ from geocd.vectorize.draw import draw
 from geocd.vectorize.holes import without_small_holes
 from geocd.vectorize.kinds import mean_length_and_width
 from geocd.vectorize.outline import Geometries, Ints, as_multipolygons
-from geocd.vectorize.scorefile import RowReader, check_classes, grid_of, opened
+from geocd.vectorize.scorefile import RowReader, check_classes, grid_of, opened, pyproj_crs
 
 COLUMNS = (
     "id",
     "kind",
     "kind_source",
+    "direction",
+    "direction_score",
     "score_mean",
     "score_max",
     "area_m2",
@@ -82,9 +82,10 @@ def trace_changes(
     Columns: ``id`` (12 hexadecimal digits of what the object's pixels are: the same object of
     the same class has the same id in every tracing of the raster), ``kind`` (building or
     road), ``kind_source`` (network, or shape where the weights know only 'change'),
-    ``score_mean`` and ``score_max`` (0..1, over the object's pixels), ``area_m2`` and
-    ``perimeter_m`` (of the polygon on the ground), ``length_m`` and ``width_m`` (of the
-    smallest rectangle around a building; of a strip with a road's area and perimeter),
+    ``direction`` and ``direction_score`` ("unknown" and null: it takes images to judge them,
+    see `with_directions`), ``score_mean`` and ``score_max`` (0..1, over the object's pixels),
+    ``area_m2`` and ``perimeter_m`` (of the polygon on the ground), ``length_m`` and ``width_m``
+    (of the smallest rectangle around a building; of a strip with a road's area and perimeter),
     ``orientation`` (of the rectangle's length, degrees clockwise from north, 0..180),
     ``area_px`` (pixels of the map), ``observed`` (share of the pixels in and within 3 pixels
     of the object that were observed, 0..1), ``before_date`` and ``after_date`` (ISO 8601 or
@@ -227,6 +228,8 @@ def _layer(
     unknown = np.full(n, np.nan)
     objects = objects.assign(
         id=objects["id"].astype("string"),
+        direction=pd.array(["unknown"] * n, dtype="string"),
+        direction_score=unknown,
         area_m2=objects["area"] if measured else unknown,
         perimeter_m=objects["perimeter"] if measured else unknown,
         length_m=objects["length"] if measured else unknown,
@@ -238,14 +241,4 @@ def _layer(
     # Far from the origin the rounding of coordinates can make a needle cross itself.
     if not shapely.is_valid(ground).all():
         ground = as_multipolygons(ground)
-    return geopandas.GeoDataFrame(
-        objects[list(COLUMNS)], geometry=ground, crs=_pyproj_crs(grid.crs)
-    )
-
-
-def _pyproj_crs(crs: CRS | None) -> pyproj.CRS | None:
-    """The CRS for geopandas; by its code where it has one, because codes survive every format."""
-    if crs is None:
-        return None
-    authority = crs.to_authority()
-    return pyproj.CRS.from_user_input(":".join(authority) if authority else crs.to_wkt())
+    return geopandas.GeoDataFrame(objects[list(COLUMNS)], geometry=ground, crs=pyproj_crs(grid.crs))

@@ -1,0 +1,116 @@
+"""A STAC item beside the outputs, for catalogues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import shapely
+
+from geocd.errors import ConfigError
+from geocd.outputs import replacing
+
+_MEDIA_TYPES = {
+    ".gpkg": "application/geopackage+sqlite3",
+    ".geojson": "application/geo+json",
+    ".fgb": "application/vnd.flatgeobuf",
+    ".parquet": "application/vnd.apache.parquet",
+    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
+    ".html": "text/html",
+}
+
+
+def stac_item(
+    path: Path, footprint: geopandas.GeoDataFrame, *, assets: Mapping[str, Path],
+    record: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """A STAC 1.0.0 item of a run, JSON-ready.
+
+    Args:
+        path: where the item will lie; links to assets are relative to it.
+        footprint: as ``trace_extent`` gives it; without a CRS the item has no geometry.
+        assets: outputs by role, such as "changes" and "scores".
+        record: what made them.
+    """
+    shape = None
+    if footprint.crs is not None:
+        shape = shapely.set_precision(footprint.to_crs(4326).geometry.iloc[0].geoms[0], 1e-7)
+        shape = shapely.orient_polygons(shape)
+    created = str(record.get("created", datetime.now(UTC).isoformat(timespec="seconds")))
+    dates = [footprint[f"{role}_date"].iloc[0] for role in ("before", "after")]
+    known = [_moment(str(date)) for date in dates if isinstance(date, str)]
+    item: dict[str, Any] = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "stac_extensions": [],
+        "id": path.stem,
+        "geometry": None if shape is None else shapely.geometry.mapping(shape),
+        "properties": {
+            "datetime": None if len(known) == 2 else (known or [_zulu(created)])[-1],
+            "created": _zulu(created),
+            "title": "Change between two images",
+            "geocd:observed": round(float(footprint["observed"].iloc[0]), 6),
+            "geocd:weights": dict(record.get("weights", {})),
+        },
+        "links": [],
+        "assets": {role: _asset(file, path.parent, role) for role, file in assets.items()},
+    }
+    if shape is not None:
+        item["bbox"] = list(shape.bounds)
+    if len(known) == 2:
+        item["properties"] |= {"start_datetime": min(known), "end_datetime": max(known)}
+    return item
+
+
+def _asset(file: Path, folder: Path, role: str) -> dict[str, Any]:
+    try:
+        href = f"./{file.resolve().relative_to(folder.resolve()).as_posix()}"
+    except ValueError:  # on another branch of the tree
+        href = file.resolve().as_uri()
+    asset = {"href": href, "title": role, "roles": ["data"]}
+    media = _MEDIA_TYPES.get(file.suffix.lower())
+    return asset if media is None else asset | {"type": media}
+
+
+def _moment(date: str) -> str:
+    """The beginning of a year, month or day as RFC 3339 writes it."""
+    return f"{date + '-01-01'[len(date) - 4 :]}T00:00:00Z" if len(date) <= 10 else _zulu(date)
+
+
+def _zulu(moment: str) -> str:
+    return moment.replace("+00:00", "Z")
+
+
+def check_stac_output(path: Path) -> None:
+    """Refuse a name that no catalogue would take for an item.
+
+    Raises:
+        ConfigError: it does not end in .json.
+    """
+    if path.suffix.lower() != ".json":
+        raise ConfigError(f"a STAC item is written as .json, got {path.name!r}")
+
+
+def write_stac(
+    path: Path, footprint: geopandas.GeoDataFrame, *, assets: Mapping[str, Path],
+    record: Mapping[str, Any], place: Path | None = None,
+) -> None:  # fmt: skip
+    """Write a STAC item; see `stac_item`. Atomic.
+
+    Args:
+        path: file to write.
+        footprint: as for `stac_item`.
+        assets: as for `stac_item`.
+        record: as for `stac_item`.
+        place: where the file will lie in the end, if not at ``path``.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    item = stac_item(place or path, footprint, assets=assets, record=record)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(item, indent=1))
