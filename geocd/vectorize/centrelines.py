@@ -17,6 +17,10 @@ _JUNCTION = 1.5
 """How far the middle of a road bends around a junction, in radii of the junction."""
 _TANGENT = 3.0
 """Over how much of a road its direction at an end or a junction is measured, in radii."""
+_STRAIGHT = 0.15
+"""How far a road may bend beside a junction, in radii, to be drawn straight on through it."""
+_SHIFT = 0.35
+"""How far a junction may be moved to where its roads meet, in radii."""
 _FACING = 0.85
 """Least cosine of the angles between a gap and the two ends that it lies between."""
 _STEP = 1.0
@@ -187,7 +191,7 @@ def _contract(middle: Middle) -> None:
 
 def _straightened(middle: Middle) -> dict[int, Floats]:
     """Where each junction lies: where the roads that lead there would meet, drawn straight on."""
-    rays: dict[int, list[tuple[Floats, Floats]]] = {}
+    rays: dict[int, list[tuple[Floats, Floats, float]]] = {}
     place: dict[int, tuple[Floats, float]] = {}
     for branch in middle.branches:
         for run in (branch, _reversed(branch)):
@@ -197,28 +201,29 @@ def _straightened(middle: Middle) -> dict[int, Floats]:
     nodes: dict[int, Floats] = {}
     for node, lines in rays.items():
         at, radius = place[node]
-        if len(lines) < 3:
+        bent = any(bend > _STRAIGHT * radius for *_, bend in lines)
+        if len(lines) < 3 or bent:
             nodes[node] = at
             continue
-        across = np.array([np.eye(2) - np.outer(way, way) for _, way in lines])
-        origins = np.array([origin for origin, _ in lines])
+        across = np.array([np.eye(2) - np.outer(way, way) for _, way, _ in lines])
+        origins = np.array([origin for origin, *_ in lines])
         # A little weight for where it lies now, because parallel roads meet nowhere.
         matrix = across.sum(axis=0) + 0.05 * np.eye(2)
         right = np.einsum("kij,kj->i", across, origins) + 0.05 * at
         met: Floats = np.linalg.solve(matrix, right).astype(float)
-        nodes[node] = met if np.hypot(*(met - at)) <= 2 * radius else at
+        nodes[node] = met if np.hypot(*(met - at)) <= _SHIFT * radius else at
     return nodes
 
 
-def _ray(points: Floats, radius: float) -> tuple[Floats, Floats]:
-    """A point and the direction of a line just outside the junction at its start."""
+def _ray(points: Floats, radius: float) -> tuple[Floats, Floats, float]:
+    """A point and the direction of a line just outside the junction, and how far it bends."""
     gone = np.r_[0, np.cumsum(np.hypot(*np.diff(points, axis=0).T))]
     part = points[(gone >= _JUNCTION * radius) & (gone <= (_JUNCTION + _TANGENT) * radius)]
     if len(part) < 2:
         part = points[-2:] if len(points) > 1 else points
     centre = part.mean(axis=0)
     _, _, axes = np.linalg.svd(part - centre)
-    return centre, axes[0]
+    return centre, axes[0], float(np.abs((part - centre) @ axes[1]).max())
 
 
 def _through(branch: Branch, nodes: dict[int, Floats], degree: dict[int, int]) -> Floats:

@@ -12,7 +12,7 @@ import shapely
 
 from geocd.vectorize.outline import Floats, Geometries, Ints
 
-_MOST_SITES = 4000
+_MOST_SITES = 1000
 """Points of a boundary that are worked on at once; what has more is worked on in squares."""
 _MARGIN = 4.0
 """How far squares look beyond their edges, in mean widths of the shape."""

@@ -1,0 +1,148 @@
+"""The pictures of docs/outlines.md: painted buildings and roads, before and after.
+
+python benchmarks/outline_sheets.py docs/images
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rasterio.features
+import shapely
+import shapely.affinity
+from outlines import SHAPES, disturbed, plan, traced
+from PIL import Image, ImageDraw, ImageFont
+
+from geocd.vectorize.centrelines import centrelines
+from geocd.vectorize.neighbours import with_shared_walls
+from geocd.vectorize.outline import as_multipolygons, smooth
+from geocd.vectorize.regularize import regularize
+
+_SIDE, _ZOOM = 96, 3
+_MASK, _PAPER, _INK = (214, 219, 224), (255, 255, 255), (30, 30, 34)
+_TRUTH, _LINE, _STAYED = (120, 120, 128), (213, 94, 0), (0, 114, 178)
+
+
+def panel(mask: Any, zoom: int = _ZOOM) -> Any:
+    """The pixels of a mask, enlarged."""
+    image = np.where((mask > 0)[..., None], _MASK, _PAPER).astype(np.uint8)
+    return np.repeat(np.repeat(image, zoom, axis=0), zoom, axis=1)
+
+
+def draw(image: Any, shape: Any, colour: Any, zoom: int = _ZOOM, thickness: int = 2) -> None:
+    """Outlines, or lines, on an enlarged mask."""
+    for part in shapely.get_parts(shape):
+        lines = shapely.get_parts(shapely.boundary(part)) if part.area else [part]
+        for line in lines:
+            points = np.rint(shapely.get_coordinates(line) * zoom * 8).astype(np.int32)
+            cv2.polylines(image, [points], False, colour, thickness, cv2.LINE_AA, 3)
+
+
+def sheet(rows: list[list[Any]], titles: list[str], path: Path) -> None:
+    """Write rows of panels below their titles."""
+    gap = 6
+    height, width = rows[0][0].shape[:2]
+    size = (len(titles) * (width + gap) + gap, len(rows) * (height + gap) + 30)
+    page = Image.new("RGB", size, (240, 240, 238))
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(15)
+    for k, title in enumerate(titles):
+        pen.text((gap + k * (width + gap) + 2, 7), title, _INK, font=font)
+        for i, row in enumerate(rows):
+            place = (gap + k * (width + gap), 30 + i * (height + gap))
+            page.paste(Image.fromarray(row[k]), place)
+    page.quantize(48).save(path, optimize=True)
+
+
+def building_row(truth: Any, mask: Any) -> list[Any]:
+    """Truth, simplified and regularized outline of one building on its mask."""
+    outlines = as_multipolygons(np.array([traced(mask)], object))
+    simplified = smooth(outlines, 0.6)
+    result = regularize(outlines, simplified)
+    panels = [panel(mask) for _ in range(3)]
+    draw(panels[0], truth, _TRUTH)
+    draw(panels[1], simplified[0], _STAYED)
+    draw(panels[2], result.polygons[0], _LINE if result.regularized[0] else _STAYED)
+    return panels
+
+
+def buildings(path: Path) -> None:
+    """Shapes with right angles, with noise, and without right angles."""
+    rng = np.random.default_rng(4)
+    rows = []
+    tank = shapely.Point(0, 0).buffer(17)
+    for name, noise in [*((s, 0.0) for s in SHAPES), ("L", 0.05), ("tank", 0.0)]:
+        shape = tank if name == "tank" else plan(name, rng)
+        turned = shapely.affinity.rotate(shape, rng.uniform(10, 80), origin=(0, 0))
+        truth = shapely.affinity.translate(turned, _SIDE / 2 + 0.3, _SIDE / 2 + 0.1)
+        mask = rasterio.features.rasterize([truth], (_SIDE, _SIDE), dtype="uint8")
+        rows.append(building_row(truth, disturbed(mask, noise, rng) if noise else mask))
+    half = [a + b for a, b in zip(rows[::2], [*rows[1::2], row_houses()], strict=True)]
+    sheet(half, ["truth on its pixels", "simplified", "regularized"] * 2, path)
+
+
+def row_houses() -> list[Any]:
+    """Three houses that share walls."""
+    houses = [shapely.box(14 * k, jump, 14 * k + 14, jump + 22) for k, jump in enumerate((0, 5, 0))]
+    houses = [shapely.affinity.rotate(shapely.affinity.translate(h, 27, 35), 24, origin=(48, 48))
+              for h in houses]  # fmt: skip
+    labels = rasterio.features.rasterize(
+        [(h, k) for k, h in enumerate(houses, start=1)], (_SIDE, _SIDE), dtype="uint8"
+    )
+    each = [traced((labels == k).astype(np.uint8)) for k in (1, 2, 3)]
+    outlines = as_multipolygons(np.array(each, object))
+    simplified = smooth(outlines, 0.6)
+    done = with_shared_walls(outlines, simplified, regularize(outlines, simplified))
+    panels = [panel(labels) for _ in range(3)]
+    for shapes, image, colour in zip(
+        (houses, simplified, done.polygons), panels, (_TRUTH, _STAYED, _LINE), strict=True
+    ):
+        for shape in shapes:
+            draw(image, shape, colour)
+    return panels
+
+
+def roads(path: Path) -> None:
+    """Roads and their centrelines, with a spur that is left out and a gap that is bridged."""
+    size, zoom = 230, 2
+    bend = [(x, 60 + 22 * np.sin(x / 34)) for x in range(12, 220, 4)]
+    ring = shapely.Point(120, 140).buffer(52, quad_segs=24).exterior
+    plans = [
+        [(bend, 12)],
+        [([(10, 120), (220, 90)], 14), ([(115, 105), (140, 215)], 9), ([(60, 15), (70, 220)], 9)],
+        [(list(ring.coords), 11), ([(120, 10), (120, 88)], 11)],
+        [([(15, 30), (100, 110)], 10), ([(109, 118.5), (210, 214)], 10),
+         ([(160, 166), (168, 158)], 10)],
+    ]  # fmt: skip
+    masks, lines = [], []
+    for parts in plans:
+        road = shapely.union_all(
+            [shapely.LineString(line).buffer(w / 2, cap_style="flat") for line, w in parts]
+        )
+        mask = rasterio.features.rasterize([road], (size, size), dtype="uint8")
+        shapes = rasterio.features.shapes(mask, mask=mask, connectivity=8)
+        outlines = np.array([shapely.geometry.shape(s) for s, _ in shapes], object)
+        polygons = smooth(as_multipolygons(outlines), 0.6)
+        image = panel(mask, zoom)
+        masks.append(image.copy())
+        for line in centrelines(polygons, bridge=16).lines:
+            draw(image, line, _LINE, zoom)
+            for end in shapely.get_coordinates(line)[[0, -1]]:
+                cv2.circle(image, np.rint(end * zoom).astype(int).tolist(), 4, _STAYED, -1)
+        lines.append(image)
+    sheet([lines], ["bend", "crossings", "ring", "gap and spur"], path)
+
+
+def main() -> None:
+    """Write the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    buildings(folder / "outlines-buildings.png")
+    roads(folder / "outlines-roads.png")
+
+
+main()
