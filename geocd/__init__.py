@@ -68,6 +68,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "align":
+        return importlib.import_module("geocd.align")
     if name not in _HOME:
         raise AttributeError(f"module 'geocd' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,6 +202,12 @@ def test_an_interpolated_value_is_never_mistaken_for_nodata(tmp_path, folder):
     apply(pair, unaligned("off", "as it is"), tmp_path / "o.tif", like_before=True)
     _, valid = _pixels(tmp_path / "o.tif")
     assert valid[4:-4, 4:-4].all()
+
+
+def test_the_steps_are_there_in_python_without_an_import_of_their_own():
+    code = "import geocd; print(geocd.align.apply.__name__, geocd.coregister.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["apply", "coregister"], done.stderr
 
 
 # Many images, and what is said of them
