@@ -55,19 +55,17 @@ def _read(path):
     return geopandas.read_file(path, layer="changes")
 
 
-def _traced(folder, codes, *, crs="EPSG:32633", pixel=0.5):
+def _traced(folder, codes, *, crs="EPSG:32633", pixel=0.5, simplify=0.6):
     """Change polygons with every column, of a change map in pixels."""
     transform = Affine(pixel, 0, 500_000, 0, -pixel, 5_000_000) if crs else Affine.identity()
     codes = np.asarray(codes, np.uint8)
-    rasters = {"map": codes, "scores": np.stack([codes * 100] * 2)}
-    files = [
-        write_raster(folder / f"{name}.tif", array, crs=crs, transform=transform)
-        for name, array in rasters.items()
-    ]
-    layer = trace_changes(*files, classes=("building", "road"), dates=("2019-06-14", None),
-                          config=VectorizeConfig(min_area=0))  # fmt: skip
-    for file in files:
-        file.unlink()
+    scores = np.stack([np.where(codes == code, 200, 0) for code in (1, 2)]).astype(np.uint8)
+    file = write_raster(folder / "scores.tif", scores, crs=crs, transform=transform)
+    layer = trace_changes(
+        file, classes=("building", "road"), thresholds=(0.5, 0.5), dates=("2019-06-14", None),
+        config=VectorizeConfig(min_area=0, simplify=simplify),
+    )  # fmt: skip
+    file.unlink()
     return layer
 
 
@@ -102,7 +100,8 @@ def test_an_empty_layer_is_valid_and_keeps_its_columns(tmp_path, suffix):
 def test_traced_polygons_come_back_with_every_column(tmp_path, suffix, crs):
     codes = np.zeros((30, 40))
     codes[5:15, 5:25], codes[20:23], codes[8:11, 9:12] = 1, 2, 0
-    layer = _traced(tmp_path, codes, crs=crs)
+    layer = _traced(tmp_path, codes, crs=crs, simplify=0)
+    layer = layer.sort_values("id", ignore_index=True)
     write_changes(layer, tmp_path / f"c{suffix}", provenance=RECORD)
     back = _read(tmp_path / f"c{suffix}").sort_values("id").reset_index(drop=True)
     assert list(back.columns) == list(layer.columns)
@@ -110,15 +109,17 @@ def test_traced_polygons_come_back_with_every_column(tmp_path, suffix, crs):
     for name in layer.columns.drop("geometry"):
         assert back[name].isna().tolist() == layer[name].isna().tolist()
         if name != "before_date" and layer[name].notna().all():
-            assert back[name].tolist() == pytest.approx(layer[name].tolist())
+            texts = pd.api.types.is_string_dtype(layer[name].dtype)
+            expected = layer[name].tolist()
+            assert back[name].tolist() == (expected if texts else pytest.approx(expected))
     assert (pd.to_datetime(back["before_date"]) == pd.Timestamp(2019, 6, 14)).all()
-    assert [len(g.geoms[0].interiors) for g in back.geometry] == [1, 0]
+    assert sorted(len(g.geoms[0].interiors) for g in back.geometry) == [0, 1]
     if suffix.lower() != ".geojson":
         assert back.crs == layer.crs
 
 
 def test_geojson_without_a_crs_is_in_pixels(tmp_path):
-    layer = _traced(tmp_path, np.pad(np.ones((6, 9)), 3), crs=None)
+    layer = _traced(tmp_path, np.pad(np.ones((6, 9)), 3), crs=None, simplify=0)
     write_changes(layer, tmp_path / "c.geojson", provenance=RECORD)
     assert _read(tmp_path / "c.geojson").total_bounds.tolist() == [3, -9, 12, -3]
 
