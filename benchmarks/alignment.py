@@ -1,17 +1,18 @@
-"""Co-registration against a known truth, on mosaics of real aerial tiles.
+"""Co-registration against a known truth, beside its peers.
 
     python benchmarks/alignment.py --data ../shared/data --seeds 0 1 2
+    python benchmarks/alignment.py --arosics /path/to/venv/bin/python
 
-Three tables:
+Tables:
 
-- accuracy: square mosaics of ``maps/images``, the after image displaced by a known field and
-  given gamma, haze and noise. ``dense`` is the root mean square distance from the truth over
-  the whole image, not a residual at tie points. Cases: a shift; 0.2 degrees of rotation with a
-  shift and a smooth local warp of 0.8 px (root mean square, which no affine map can follow);
-  the same with 22 % of the area replaced by another place.
-- refusal: pairs of tiles of different places, where every motion is wrong.
-- harm: ``pairs/levir256``, registered before; ``moved`` is the largest displacement, in pixels,
-  that would be applied at a corner.
+- accuracy: pairs of 2000 x 2000 px (``alignment_scenes.py``), mosaics of ``maps/images`` and
+  procedural texture, as GeoTIFF files. ``dense`` is the root mean square distance from the
+  truth over the whole image (every tenth pixel each way), not a residual at tie points.
+  ``seconds`` are wall-clock seconds with reading; ``ratio`` is that of a method's seconds to
+  those of geocd on the same pair. AROSICS runs as a command, with its own Python.
+- refusal: pairs of different places, where every motion is wrong.
+- harm: ``pairs/``, registered before; ``moved`` is the largest displacement, in pixels, that
+  would be applied at a corner.
 
 All inputs are drawn from the seeds; the conditions stand above the tables.
 """
@@ -21,142 +22,202 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import alignment_peers as peers
 import cv2
 import numpy as np
-from affine import Affine
+import rasterio
+from alignment_scenes import (
+    CASES,
+    SIDE,
+    Case,
+    Painter,
+    Pair,
+    make_pair,
+    mosaics,
+    read_gray,
+    textures,
+)
+from rasterio.transform import Affine
 
 import geocd
-from geocd.align import estimate_arrays
-from geocd.testing import fractal_noise
+from geocd.align import Alignment, estimate, estimate_arrays, gray_reader
+from geocd.config import AlignConfig
+from geocd.rasters.pair import open_pair
 
-_SIDE = 2000
-_MARGIN = 60
-_CELL = 200
-_CASES = {"shift": (False, 0.0), "rotation + warp": (True, 0.0), "... + change": (True, 0.22)}
-
-
-def read_gray(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise SystemExit(f"{path} cannot be read as an image")
-    return image
+_STEP = 10
+"""Pixels between the points at which motions are compared with the truth."""
 
 
-def mosaic(tiles: list[Path], side: int, rng: np.random.Generator) -> np.ndarray:
-    """Different tiles side by side, cut to a square."""
-    count = -(-side // read_gray(tiles[0]).shape[0])
-    chosen = [tiles[i] for i in rng.choice(len(tiles), count * count, replace=False)]
-    rows = [np.hstack([read_gray(p) for p in chosen[i::count]]) for i in range(count)]
-    return np.vstack(rows)[:side, :side]
+@dataclass(frozen=True)
+class Row:
+    """One method on one pair."""
+
+    scene: str
+    case: str
+    method: str
+    dense: float
+    unregistered: float
+    seconds: float
 
 
-def truth_field(side: int, rng: np.random.Generator, *, warped: bool) -> np.ndarray:
-    """Displacement (x, y) of each pixel from before to after, shape (side, side, 2)."""
-    field = np.empty((side, side, 2), np.float32)
-    field[:] = rng.uniform(-8, 8, 2)
-    if warped:
-        ys, xs = np.mgrid[0:side, 0:side].astype(np.float32) - side / 2
-        turn = np.deg2rad(0.2)
-        field += np.dstack([-turn * ys, turn * xs]).astype(np.float32)
-        for axis in range(2):
-            noise = fractal_noise((side, side), rng, coarsest=side / 3, finest=side / 6)
-            field[..., axis] += noise * np.float32(0.8 / np.sqrt(2))
-    return field
+def write_pair(pair: Pair, folder: Path) -> tuple[Path, Path]:
+    """The pair as GeoTIFFs of one grid; nodata of after is 0."""
+    after = np.where(pair.valid_after, np.maximum(pair.after, 1), 0).astype(pair.after.dtype)
+    paths = folder / "before.tif", folder / "after.tif"
+    for path, image, nodata in zip(paths, (pair.before, after), (None, 0), strict=True):
+        with rasterio.open(
+            path, "w", driver="GTiff", height=SIDE, width=SIDE, count=1, dtype=image.dtype,
+            crs="EPSG:32615", transform=Affine(1, 0, 500_000, 0, -1, 4_000_000), nodata=nodata,
+        ) as target:  # fmt: skip
+            target.write(image, 1)
+    return paths
 
 
-def seen_after(ground: np.ndarray, field: np.ndarray) -> np.ndarray:
-    """Ground, displaced by a field: inverted by iteration, since it is small and smooth."""
-    ys, xs = np.mgrid[0 : field.shape[0], 0 : field.shape[1]].astype(np.float32)
-    x, y = xs, ys
-    for _ in range(6):
-        here = cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        x, y = xs - here[..., 0], ys - here[..., 1]
-    return cv2.remap(ground, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+def run_geocd(before: Path, after: Path, mode: str = "auto") -> Alignment:
+    """The estimate on files, as ``geocd align`` makes it."""
+    pair = open_pair(before, after, channels=None)
+    return estimate(gray_reader(pair), pair.grid.shape, config=AlignConfig(mode=mode))
 
 
-def make_pair(
-    tiles: list[Path], rng: np.random.Generator, *, warped: bool, changed: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(before, after, displacement) of one place; a share of after shows another one."""
-    wide = _SIDE + 2 * _MARGIN
-    inside = slice(_MARGIN, -_MARGIN), slice(_MARGIN, -_MARGIN)
-    ground, other = mosaic(tiles, wide, rng), mosaic(tiles, _SIDE, rng)
-    field = truth_field(wide, rng, warped=warped)
-    after = seen_after(ground, field)[inside].astype(np.float32)
-    cells = _SIDE // _CELL
-    for cell in rng.choice(cells**2, round(changed * cells**2), replace=False):
-        top, left = (int(v) * _CELL for v in divmod(cell, cells))
-        part = slice(top, top + _CELL), slice(left, left + _CELL)
-        after[part] = other[part]
-    toned = 255 * (after / 255) ** rng.uniform(0.7, 1.4) * 0.8 + 25
-    noisy = [i + rng.normal(0, 4, i.shape) for i in (ground[inside], toned)]
-    first, second = (np.clip(i, 0, 255).astype(np.uint8) for i in noisy)
-    return first, second, field[inside]
+def measure(
+    scene: str, case: Case, pair: Pair, folder: Path, arosics: Path | None
+) -> tuple[list[Row], Alignment]:
+    """Every method on one pair."""
+    before, after = write_pair(pair, folder)
+    half = _STEP // 2
+    truth = pair.truth[half::_STEP, half::_STEP].reshape(-1, 2)
+    spots = np.arange(SIDE)[half::_STEP]
+    points = np.stack(np.meshgrid(spots, spots), axis=-1).reshape(-1, 2).astype(np.float64)
+    unregistered = float(np.sqrt((truth**2).sum(axis=1).mean()))
+    rows = []
+
+    def note(method: str, moved: np.ndarray | None, seconds: float) -> None:
+        dense = np.nan if moved is None else float(np.sqrt(((moved - truth) ** 2).sum(1).mean()))
+        rows.append(Row(scene, case.name, method, dense, unregistered, seconds))
+
+    found, seconds = _timed(lambda: run_geocd(before, after))
+    note("geocd", found.motion(points + 0.5) - points - 0.5, seconds)
+    images = peers.as_bytes(pair.before), pair.after
+    for name, method in (
+        ("phase correlation", peers.phase), ("ECC affine", peers.ecc), ("SIFT+MAGSAC", peers.sift)
+    ):  # fmt: skip
+        moved, seconds = _timed(lambda m=method: m(*images, pair.valid_after, points))
+        note(name, moved, seconds)
+    for mode in ("global", "local") if arosics else ():
+        (moved, _), seconds = _timed(
+            lambda m=mode: peers.arosics(arosics, m, before, after, points)
+        )
+        note(f"AROSICS {mode}", moved, seconds)
+    return rows, found
 
 
-def displacement(motion: Affine, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """How far a motion carries points given in grid coordinates; the last axis is (x, y)."""
-    x, y = motion.a * xs + motion.b * ys + motion.c, motion.d * xs + motion.e * ys + motion.f
-    return np.stack([x - xs, y - ys], axis=-1)
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    begun = time.perf_counter()
+    return call(), time.perf_counter() - begun
 
 
-def accuracy(tiles: list[Path], seeds: list[int]) -> None:
-    print(f"\n{'accuracy':<18}{'seed':>5}{'dense before':>14}{'after':>8}{'seconds':>9}  status")
-    ys, xs = np.mgrid[0:_SIDE, 0:_SIDE] + 0.5
-    for name, (warped, changed) in _CASES.items():
-        for seed in seeds:
-            rng = np.random.default_rng(seed)
-            before, after, truth = make_pair(tiles, rng, warped=warped, changed=changed)
-            begun = time.perf_counter()
-            found = estimate_arrays(before, after, seed=seed)
-            seconds = time.perf_counter() - begun
-            left = displacement(found.motion, xs, ys) - truth
-            dense = [float(np.sqrt((d**2).sum(axis=-1).mean())) for d in (truth, left)]
-            print(f"{name:<18}{seed:>5}{dense[0]:>14.2f}{dense[1]:>8.3f}{seconds:>9.2f}"
-                  f"  {found.status}, {found.method}", flush=True)  # fmt: skip
+def accuracy(painters: dict[str, Painter], seeds: list[int], arosics: Path | None) -> None:
+    """Table of every pair, then the mean and the worst of every case."""
+    print(f"\n{'scene':<9}{'case':>5}{'seed':>5}  {'method':<19}{'dense':>8}{'share':>8}"
+          f"{'seconds':>9}{'ratio':>7}")  # fmt: skip
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for scene, paint in painters.items():
+            for case in CASES:
+                for seed in seeds:
+                    pair = make_pair(paint, case, np.random.default_rng(seed))
+                    new, found = measure(scene, case, pair, Path(folder), arosics)
+                    rows += new
+                    print(f"{scene:<9}{case.name:>5}{seed:>5}  unregistered       "
+                          f"{new[0].unregistered:>8.3f}")  # fmt: skip
+                    for row in new:
+                        note = f"  {found.status}, {found.model}" if row.method == "geocd" else ""
+                        print(f"{'':<21}{row.method:<19}{row.dense:>8.3f}"
+                              f"{row.dense / row.unregistered:>8.3f}{row.seconds:>9.2f}"
+                              f"{row.seconds / new[0].seconds:>7.1f}{note}",
+                              flush=True)  # fmt: skip
+    summary(rows)
+
+
+def summary(rows: list[Row]) -> None:
+    """Mean (worst) dense error of each method in each case."""
+    methods = list(dict.fromkeys(r.method for r in rows))
+    for scene in dict.fromkeys(r.scene for r in rows):
+        print(f"\n{scene}: mean (worst) dense error, px, over the seeds")
+        print(f"{'':<6}{'unregistered':>14}" + "".join(f"{m:>19}" for m in methods))
+        for case in CASES:
+            mine = [r for r in rows if (r.scene, r.case) == (scene, case.name)]
+            cells = []
+            for method in methods:
+                dense = [r.dense for r in mine if r.method == method]
+                cells.append(f"{np.mean(dense):.3f} ({np.max(dense):.3f})")
+            start = np.mean([r.unregistered for r in mine])
+            print(f"{case.name:<6}{start:>14.3f}" + "".join(f"{c:>19}" for c in cells))
+    mean = {m: np.median([r.seconds for r in rows if r.method == m]) for m in methods}
+    print("\nmedian seconds: " + ", ".join(f"{m} {s:.2f}" for m, s in mean.items()))
+    worst = max(r.dense / r.unregistered for r in rows if r.method == "geocd")
+    print(f"geocd: largest dense error over the unregistered one, any seed: {worst:.3f}")
 
 
 def refusals(tiles: list[Path], count: int, seed: int) -> None:
+    """How often a motion between different places is believed."""
     rng = np.random.default_rng(seed)
     drawn = rng.choice(len(tiles), (count, 2), replace=False)
     found = [estimate_arrays(*(read_gray(tiles[i]) for i in pair)) for pair in drawn]
+    painter = mosaics(tiles)
+    large = [np.clip(painter(SIDE, np.random.default_rng(seed + k)), 0, 255).astype(np.uint8)
+             for k in range(4)]  # fmt: skip
+    found += [estimate_arrays(large[i], large[i + 1]) for i in (0, 2)]
     tally = Counter(f.status for f in found)
-    print(f"\nrefusal: {count} pairs of different places: "
+    print(f"\nrefusal: {count} pairs of tiles and 2 of mosaics, all of different places: "
           + ", ".join(f"{n} {status}" for status, n in tally.most_common()))  # fmt: skip
 
 
 def harm(folder: Path) -> None:
+    """What happens to pairs that others registered."""
     print(f"\n{'harm':<34}{'moved':>7}  verdict")
-    for path in sorted((folder / "A").iterdir()):
-        before, after = read_gray(path), read_gray(folder / "B" / path.name)
+    for path in sorted(
+        p for name in ("levir256", "whu512") for p in (folder / name / "A").iterdir()
+    ):
+        before, after = read_gray(path), read_gray(path.parents[1] / "B" / path.name)
         found = estimate_arrays(before, after)
         height, width = before.shape
-        corners = np.array([0, width, 0, width]), np.array([0, 0, height, height])
-        moved = np.hypot(*displacement(found.motion, *corners).T).max()
+        corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
+        moved = np.hypot(*(found.motion(corners) - corners).T).max()
         print(f"{path.stem:<34}{moved:>7.2f}  {found.status}, {found.reason}")
 
 
 def main() -> None:
-    """Print the three tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--unrelated", type=int, default=40, help="pairs in the second table")
+    parser.add_argument("--unrelated", type=int, default=40, help="pairs in the table of refusals")
+    parser.add_argument("--arosics", type=Path, help="a Python that has AROSICS")
+    parser.add_argument("--scenes", nargs="+", choices=["maps", "texture"],
+                        default=["maps", "texture"])  # fmt: skip
     arguments = parser.parse_args()
     tiles = sorted((arguments.data / "maps" / "images").glob("*.webp"))
     if not tiles:
         parser.error(f"no tiles in {arguments.data / 'maps' / 'images'}")
     print(f"geocd {geocd.__version__}, OpenCV {cv2.__version__}, NumPy {np.__version__}, "
           f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, "
-          f"{cv2.getNumThreads()} threads of OpenCV")  # fmt: skip
-    print(f"{_SIDE} x {_SIDE} px, {len(tiles)} tiles to draw from, seeds {arguments.seeds}")
-    accuracy(tiles, arguments.seeds)
+          f"{cv2.getNumThreads()} threads of OpenCV, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+    print(f"{SIDE} x {SIDE} px, {len(tiles)} tiles to draw from, seeds {arguments.seeds}")
+    for case in CASES:
+        print(f"  {case.name}: {case.what}")
+    painters = {"maps": mosaics(tiles), "texture": textures}
+    accuracy({s: painters[s] for s in arguments.scenes}, arguments.seeds, arguments.arosics)
     refusals(tiles, arguments.unrelated, arguments.seeds[0])
-    harm(arguments.data / "pairs" / "levir256")
+    harm(arguments.data / "pairs")
 
 
 if __name__ == "__main__":
