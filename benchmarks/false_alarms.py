@@ -122,7 +122,7 @@ def run(
 def measure(
     name: str, scenes: list[tuple[Image, Image]], mode: AlignMode, options: argparse.Namespace
 ) -> list[float]:
-    """One row of the table for each displacement; returns the ratios."""
+    """One row of the table for each displacement; returns the ratios, without those of nothing."""
     rng = np.random.default_rng([options.seed, 2])
     directions = rng.uniform(0, 2 * np.pi, len(scenes))
     first: tuple[float, int] | None = None
@@ -145,13 +145,16 @@ def measure(
                  f"{pixels:,}", _ratio(pixels, first[1]),
                  f"{np.median(left):.2f}" if left else "-", ", ".join(verdicts)]  # fmt: skip
         print(f"| {' | '.join(cells)} |", flush=True)
-        # Of nothing there is no multiple: then the doubtful pixels alone must do.
-        ratios += [new / old for new, old in ((area, first[0]), (pixels, first[1])) if old]
+        ratios += [
+            new / old if old else np.inf
+            for new, old in zip((area, pixels), first, strict=True)
+            if new
+        ]
     return ratios
 
 
 def _ratio(new: float, old: float) -> str:
-    return f"{new / old:.2f}" if old else "-"
+    return f"{new / old:.2f}" if old else "inf" if new else "0 of 0"
 
 
 def main() -> None:
@@ -175,11 +178,10 @@ def main() -> None:
         "painted": list(painted(options.scenes, options.side, options.seed)),
         "maps": list(mosaics(folder, options.scenes, options.side, options.seed)),
     }
-    worst = max(
-        max(measure(name, scenes, "auto", options)) for name, scenes in sets.items()
-    )  # fmt: skip
+    ratios = [r for name, scenes in sets.items() for r in measure(name, scenes, "auto", options)]
     for name, scenes in sets.items():
         measure(name, scenes, "off", options)
+    worst = max(ratios, default=0.0)
     verdict = "reached" if worst <= TARGET else "missed"
     print(f"\nworst ratio after alignment: {worst:.2f}; target {TARGET}: {verdict}")
 
