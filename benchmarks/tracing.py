@@ -109,8 +109,8 @@ def run_plain(scores: Path, output: Path) -> int:
     return len(layer)
 
 
-def measure(way: str, scores: Path, output: Path) -> tuple[float, float]:
-    """Seconds and peak MiB of a way, in a process of its own."""
+def measure(way: str, scores: Path, output: Path) -> tuple[float, float, float]:
+    """Seconds, seconds of the CPU and peak MiB of a way, in a process of its own."""
     output.unlink(missing_ok=True)
     command = [sys.executable, __file__, "--way", way, str(scores), str(output)]
     begun = time.perf_counter()
@@ -118,7 +118,8 @@ def measure(way: str, scores: Path, output: Path) -> tuple[float, float]:
     _, status, usage = os.wait4(child, 0)
     if status:
         raise SystemExit(f"{way} ended with status {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - begun, usage.ru_maxrss / 1024
+    seconds = time.perf_counter() - begun
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -144,10 +145,14 @@ def main() -> None:
         figures = {}
         for way in [wanted.only] if wanted.only else ["plain", "geocd"]:
             figures[way] = measure(way, scores, Path(folder) / "out.gpkg")
-            print(f"{way:>6}: {figures[way][0]:7.1f} s, {figures[way][1]:6.0f} MiB", flush=True)
+            seconds, cpu, peak = figures[way]
+            print(f"{way:>6}: {seconds:7.1f} s, {cpu:6.1f} s of the CPU, {peak:6.0f} MiB",
+                  flush=True)  # fmt: skip
     if len(figures) == 2:
-        (plain, more), (ours, less) = figures["plain"], figures["geocd"]
-        print(f"geocd / plain: {ours / plain:.2f} x the time, {less / more:.2f} x the memory")
+        plain, ours = figures["plain"], figures["geocd"]
+        ratios = [mine / other for mine, other in zip(ours, plain, strict=True)]
+        print("geocd / plain: {:.2f} x the time, {:.2f} x the CPU, {:.2f} x the memory".format(
+            *ratios))  # fmt: skip
 
 
 if __name__ == "__main__":

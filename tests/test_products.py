@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
 import geopandas
 import numpy as np
@@ -114,7 +115,141 @@ def test_without_a_crs_areas_are_pixels(tmp_path):
     assert "200 pixels" in result.report()
 
 
+# Layers and the catalogue
+
+
+def test_a_geopackage_has_the_footprint_and_what_was_not_observed(tmp_path):
+    planes = np.zeros((2, 60, 80), np.uint8)
+    planes[:, 10:20, 10:30] = planes[:, 40:42, 70:] = 255
+    scores = _scores(tmp_path / "s.tif", planes, dates=("2011", "2023"))
+    vectorize(scores, tmp_path / "c.gpkg")
+    gaps = geopandas.read_file(tmp_path / "c.gpkg", layer="not_observed")
+    assert gaps["area_px"].tolist() == [200, 20]
+    assert gaps["area_m2"][0] == pytest.approx(50, rel=2e-3)
+    assert gaps.crs == UTM
+    (whole,) = geopandas.read_file(tmp_path / "c.gpkg", layer="footprint").itertuples()
+    assert whole.observed == pytest.approx(1 - 220 / 4800)
+    assert whole.after_date == "2023"
+    assert whole.geometry.bounds == (500_000, 4_999_970, 500_040, 5_000_000)
+
+
+def test_layers_of_a_run_that_saw_everything_and_found_nothing_are_there(tmp_path):
+    scores = _scores(tmp_path / "s.tif", np.zeros((2, 9, 9), np.uint8))
+    vectorize(scores, tmp_path / "c.gpkg")
+    for name, count in (("changes", 0), ("not_observed", 0), ("footprint", 1)):
+        assert len(geopandas.read_file(tmp_path / "c.gpkg", layer=name)) == count
+
+
+def _item(tmp_path, **options):
+    scores = _scores(tmp_path / "s.tif", **options)
+    vectorize(scores, tmp_path / "c.gpkg", stac=tmp_path / "item.json")
+    return json.loads((tmp_path / "item.json").read_text())
+
+
+def test_a_stac_item_has_what_the_standard_asks_for(tmp_path):
+    item = _item(tmp_path, dates=("2011-05-01", "2023"))
+    assert {"type", "stac_version", "id", "geometry", "bbox", "properties", "links",
+            "assets"} <= set(item)  # fmt: skip
+    assert (item["type"], item["stac_version"]) == ("Feature", "1.0.0")
+    assert item["properties"]["datetime"] is None
+    assert item["properties"]["start_datetime"] == "2011-05-01T00:00:00Z"
+    assert item["properties"]["end_datetime"] == "2023-01-01T00:00:00Z"
+    assert item["geometry"]["type"] == "Polygon"
+    ring = item["geometry"]["coordinates"][0]
+    assert ring[0] == ring[-1]
+    assert min(x for x, _ in ring) == item["bbox"][0]
+    assert item["assets"]["changes"] == {"href": "./c.gpkg", "title": "changes", "roles": ["data"],
+                                         "type": "application/geopackage+sqlite3"}  # fmt: skip
+    for asset in item["assets"].values():
+        assert (tmp_path / asset["href"]).is_file()
+
+
+def test_a_stac_item_without_dates_is_of_the_time_of_the_run(tmp_path):
+    item = _item(tmp_path)
+    assert item["properties"]["datetime"].endswith("Z")
+    assert "start_datetime" not in item["properties"]
+
+
+def test_a_stac_item_without_a_crs_has_no_place(tmp_path):
+    item = _item(tmp_path, crs=None)
+    assert item["geometry"] is None
+    assert "bbox" not in item
+
+
 # Bad input
+
+
+def test_text_from_outside_is_carried_as_text(tmp_path):
+    name = "a'b\"c <script>.gpkg"
+    record_of = _scores(tmp_path / "s'; drop table x; --.tif", dates=("2011", "2023"))
+    vectorize(record_of, tmp_path / name, stac=tmp_path / "i<b>.json")
+    record = geopandas.read_file(tmp_path / name, layer="provenance").set_index("key")["value"]
+    assert json.loads(record["vectorized"])["scores"] == str(record_of)
+    assert json.loads((tmp_path / "i<b>.json").read_text())["assets"]["changes"]["href"].endswith(
+        name
+    )
+
+
+def test_a_geopackage_that_another_program_holds_is_replaced_whole_or_not_at_all(scores, tmp_path):
+    target = tmp_path / "c.gpkg"
+    vectorize(scores, target)
+    other = sqlite3.connect(target, isolation_level=None)
+    other.execute("begin exclusive")
+    other.execute("create table edits (a)")
+    before = target.read_bytes()
+    try:
+        with pytest.raises(OutputError, match="close it"):
+            vectorize(scores, target, overwrite=True)
+        assert target.read_bytes() == before
+    finally:
+        other.execute("rollback")
+        other.close()
+    vectorize(scores, target, overwrite=True)
+
+
+def test_a_read_only_folder_is_refused_before_the_work(scores, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)  # root is never refused for real
+    with pytest.raises(OutputError, match="not writable"):
+        vectorize(scores, tmp_path / "c.gpkg")
+
+
+@pytest.mark.parametrize("name", ["item.xml", "item"])
+def test_a_stac_item_of_another_name_is_refused(scores, tmp_path, name):
+    with pytest.raises(ConfigError, match=r"\.json"):
+        vectorize(scores, tmp_path / "c.gpkg", stac=tmp_path / name)
+    with pytest.raises(ConfigError, match="beside change polygons"):
+        vectorize(scores, stac=tmp_path / "item.json")
+
+
+EDGES_OF_THE_WORLD = {
+    "antimeridian": ("EPSG:32660", Affine(0.5, 0, 814_000, 0, -0.5, 1_000)),
+    "antimeridian in degrees": ("EPSG:4326", Affine(5e-6, 0, 179.9998, 0, -5e-6, -16)),
+    "north pole": ("EPSG:3413", Affine(0.5, 0, -20, 0, -0.5, 15)),
+    "south pole": ("EPSG:3031", Affine(0.5, 0, -20, 0, -0.5, 15)),
+}
+
+
+@pytest.mark.parametrize("place", EDGES_OF_THE_WORLD)
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".parquet"])
+def test_changes_at_the_edges_of_the_world_are_measured_and_written(tmp_path, place, suffix):
+    crs, transform = EDGES_OF_THE_WORLD[place]
+    planes = np.zeros((1, 60, 80), np.uint8)
+    planes[0, 20:40, 20:60] = 240
+    path = tmp_path / "s.tif"
+    with RowWriter(path, Grid(CRS.from_string(crs), transform, 60, 80), bands=("building",)) as w:
+        w.tag({"thresholds": {"building": 0.5}})
+        w.write(planes)
+    result = vectorize(path, tmp_path / f"c{suffix}", stac=tmp_path / "i.json")
+    # A pixel in degrees is 0.535 by 0.553 m there; scales at the poles are off by 3 %.
+    expected = 237 if "degrees" in place else 200
+    assert result.changes["area_m2"][0] == pytest.approx(expected, rel=0.07)
+    assert result.changes.geometry.is_valid.all()
+    if suffix == ".geojson":
+        (shape,) = geopandas.read_file(tmp_path / f"c{suffix}").geometry
+        assert shape.is_valid
+        west, south, east, north = shape.bounds
+        assert -180 <= west <= east <= 180
+        assert -90 <= south <= north <= 90
 
 
 def test_a_raster_of_another_program_is_refused(tmp_path):

@@ -17,6 +17,7 @@ import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
 from geocd.errors import ConfigError, OutputError
+from geocd.maps.lonlat import to_lonlat
 from geocd.maps.qml import add_layer_style
 from geocd.outputs import check_writable, replacing
 from geocd.vectorize.outline import as_multipolygons
@@ -63,7 +64,7 @@ def _write_geojson(changes: geopandas.GeoDataFrame, path: Path, provenance: Prov
         _write_ogr(changes, path, "GeoJSON")
         return
     # RFC 7946 knows one CRS.
-    rounded = _rounded(changes.to_crs(4326))
+    rounded = _rounded(to_lonlat(changes))
     _write_ogr(rounded, path, "GeoJSON", RFC7946="YES", COORDINATE_PRECISION=7)
 
 
@@ -74,7 +75,8 @@ def _rounded(changes: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     rounded = as_multipolygons(shapely.set_precision(exact, _LONLAT_STEP))
     # What spans the antimeridian is for the driver to cut first; what vanishes stays unrounded.
     west, _, east, _ = shapely.bounds(exact).T
-    kept = (east - west > 180) | shapely.is_empty(rounded)
+    around_a_pole = east - west == 360
+    kept = ((east - west > 180) & ~around_a_pole) | shapely.is_empty(rounded)
     return changes.set_geometry(np.where(kept, exact, rounded), crs=changes.crs)
 
 

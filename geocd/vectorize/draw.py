@@ -71,11 +71,11 @@ def draw(
     simple = simple.chosen(large)
     if not config.regularize or config.simplify == 0:
         return simple, large
-    return _with_right_angles(outlines[large], simple, least[large], ruler), large
+    return _with_right_angles(outlines[large], codes[large], simple, least[large], ruler), large
 
 
 def _with_right_angles(
-    outlines: Geometries, simple: Drawing, least: Floats, ruler: Ruler
+    outlines: Geometries, codes: Ints, simple: Drawing, least: Floats, ruler: Ruler
 ) -> Drawing:
     """The drawing with its buildings at right angles, where the pixels say so."""
     building = np.flatnonzero(simple.kinds == "building")
@@ -90,7 +90,9 @@ def _with_right_angles(
     drawn = Regularized(
         np.concatenate([d.polygons for d in done]), np.concatenate([d.regularized for d in done])
     )
-    drawn = with_shared_walls(pixels, before, drawn, aspect=ruler.aspect)
+    # Pixels of one class that touch are one object: only classes can share a wall.
+    if len(np.unique(codes[building])) > 1:
+        drawn = with_shared_walls(pixels, before, drawn, aspect=ruler.aspect)
     polygons, flags = simple.polygons.copy(), simple.regularized.copy()
     polygons[building], flags[building] = drawn.polygons, drawn.regularized
     small = np.flatnonzero(flags)
