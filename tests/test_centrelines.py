@@ -107,6 +107,13 @@ def test_bumps_shorter_than_the_road_is_wide_are_no_roads():
     assert len(centrelines(smooth(as_multipolygons(polygons), 0.6)).lines) == 1
 
 
+def test_no_road_goes_round_a_hole_that_is_smaller_than_it_is_wide():
+    road = _line(0).buffer(7, cap_style="flat").difference(shapely.Point(150, 150).buffer(3))
+    found = centrelines(np.array([shapely.MultiPolygon([road])], object))
+    assert len(found.lines) == 1
+    assert found.lines[0].length == pytest.approx(200, rel=0.02)
+
+
 def test_gaps_between_facing_ends_are_bridged_and_no_others():
     roads = shapely.MultiLineString(
         [[(30, 100), (120, 100)], [(128, 100), (250, 100)], [(124, 130), (124, 220)]]

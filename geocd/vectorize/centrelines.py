@@ -77,6 +77,9 @@ def _along(polygon: shapely.Polygon) -> list[tuple[Floats, float]]:
     """Lines along a road, and the width of each."""
     area, around = np.array([polygon.area]), np.array([polygon.length])
     mean_width = float(mean_length_and_width(area, around)[1][0])
+    # No road goes round a hole that is smaller than the road is wide.
+    holes = [r for r in polygon.interiors if shapely.Polygon(r).area >= mean_width**2]
+    polygon = shapely.Polygon(polygon.exterior, holes)
     middle = middle_of(polygon, width=mean_width)
     _prune(middle)
     _contract(middle)
@@ -91,7 +94,9 @@ def _along(polygon: shapely.Polygon) -> list[tuple[Floats, float]]:
         if branch.start == branch.stop and degree[branch.start] == 2:
             smooth = _smoothed(points, width / 2, ring=True)
         else:
-            smooth = _smoothed(points, width / 2, ring=False)
+            # What is shorter than it is wide has no bends worth keeping.
+            stub = branch.length < width
+            smooth = points[[0, -1]] if stub else _smoothed(points, width / 2, ring=False)
             smooth = _to_the_ends(smooth, branch, degree, width, polygon)
         line = shapely.simplify(shapely.LineString(smooth), _THINNING)
         result.append((shapely.get_coordinates(line), width))
