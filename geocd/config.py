@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from geocd.errors import ConfigError
@@ -80,6 +81,18 @@ def thresholds_of(
     return tuple(value.get(name, d) for name, d in zip(classes, defaults, strict=True))
 
 
+def parse_bytes(text: str) -> int:
+    """Bytes of '2GB', '512 MiB' or '1.5G'; a unit counts in powers of 1024.
+
+    Raises:
+        ConfigError: it is no size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
+    if found is None:
+        raise ConfigError(f"memory must be a size like 2GB or 800MB, got {text!r}")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignConfig:
     """How the after image is co-registered to the before image."""
@@ -141,6 +154,8 @@ class PredictConfig:
     """Let torch compile the network first: a minute at the start, faster on large rasters."""
     batch_size: int = 8
     """Window pairs in one forward pass."""
+    memory: int | None = None
+    """Bytes that the run may take; the batch becomes smaller to fit. None: no bound is set."""
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -151,6 +166,9 @@ class PredictConfig:
             value = getattr(self, name)
             _require(value in choices, f"{name} must be one of {', '.join(choices)}, got {value!r}")
         _require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
+        _require(
+            self.memory is None or self.memory > 0, f"memory must be positive, got {self.memory}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +296,10 @@ class DetectConfig:
     tiling: TilingConfig = field(default_factory=TilingConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
     vectorize: VectorizeConfig = field(default_factory=VectorizeConfig)
+
+    def with_batch(self, batch_size: int) -> DetectConfig:
+        """The same with so many window pairs in a forward pass."""
+        return replace(self, predict=replace(self.predict, batch_size=batch_size))
 
     def __post_init__(self) -> None:
         for number in numbers_of(self.threshold) if self.threshold is not None else ():

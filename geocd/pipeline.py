@@ -31,6 +31,7 @@ from geocd.models.card import WeightsCard
 from geocd.models.files import find_weights, read_card
 from geocd.predict.backends import open_predictor
 from geocd.predict.flow import score_rows
+from geocd.predict.memory import fit_batch
 from geocd.predict.predictor import Predictor
 from geocd.provenance import describe_input, provenance
 from geocd.rasters.grid import Grid
@@ -233,6 +234,7 @@ def _detect(
             bands=config.bands, gsd=config.gsd, pixel_size=config.pixel_size,
             area=area,
         )  # fmt: skip
+        config = config.with_batch(fit_batch(pair.grid.shape, card, config))
         side = config.tiling.tile_size
         window = (min(side, pair.grid.height), min(side, pair.grid.width))
         predictor = open_predictor(

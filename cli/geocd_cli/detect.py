@@ -88,6 +88,7 @@ from geocd_cli.running import running
 @options.overwrite
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
+@click.option("--profile", is_flag=True, help="Print where the time went, stage by stage.")
 @translate_errors
 @options.drawing
 @running
@@ -117,6 +118,7 @@ def detect(
     overwrite: bool,
     quiet: bool,
     as_json: bool,
+    profile: bool,
     drawing: VectorizeConfig,
     predict: PredictConfig,
 ) -> None:
@@ -164,3 +166,5 @@ def detect(
         click.echo(json.dumps(result.to_dict(), indent=1))
     elif not quiet:
         click.echo(result.report())
+    if profile:
+        click.echo(result.profile(), err=as_json)

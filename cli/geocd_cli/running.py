@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from geocd.config import BackendName, DeviceName, PrecisionName, PredictConfig
+from geocd.config import BackendName, DeviceName, PrecisionName, PredictConfig, parse_bytes
 
 _DEFAULTS = PredictConfig()
 _OPTIONS = (
@@ -24,6 +24,9 @@ _OPTIONS = (
         "--precision", type=click.Choice(get_args(PrecisionName)), default=_DEFAULTS.precision,
         show_default=True, help="What it computes in; auto takes the fastest with negligible loss.",
     ),
+    click.option(
+        "--memory", metavar="SIZE", help="Memory that the run may take, like 2GB. [no bound]"
+    ),
 )  # fmt: skip
 
 
@@ -32,9 +35,13 @@ def running(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def _wrapped(
-        *, device: DeviceName, backend: BackendName, precision: PrecisionName, **others: Any
-    ) -> None:
-        config = PredictConfig(device=device, backend=backend, precision=precision)
+        *, device: DeviceName, backend: BackendName, precision: PrecisionName,
+        memory: str | None, **others: Any,
+    ) -> None:  # fmt: skip
+        config = PredictConfig(
+            device=device, backend=backend, precision=precision,
+            memory=None if memory is None else parse_bytes(memory),
+        )  # fmt: skip
         command(predict=config, **others)
 
     for option in reversed(_OPTIONS):

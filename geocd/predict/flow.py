@@ -140,16 +140,19 @@ class _Strips:
         Windows that nobody observed are left out.
         """
         height, width = self.shape
-        above: NDArray[np.uint8] | None = None
+        # One buffer for the rows above and below: columns are read before they are written.
+        shared: NDArray[np.uint8] | None = None
+        above = 0
         for top, end in zip(self.tops, [*self.tops[1:], height], strict=True):
             rows = end - top
-            below: NDArray[np.uint8] | None = None
+            below = self.tile[0] - rows
             valid = np.empty((rows, width), bool)
-            for group, first, fresh in self._groups(top, above):
-                if below is None:
-                    below = np.empty((len(group), self.tile[0] - rows, width), np.uint8)
+            for group, first, fresh in self._groups(top, shared, above):
+                if shared is None:
+                    most = self.tile[0] - min(np.diff([*self.tops, height]))
+                    shared = np.empty((len(group), most, width), np.uint8)
                 stop = first + group.shape[2]
-                below[:, :, fresh:stop] = group[:, rows:, fresh - first :]
+                shared[:, :below, fresh:stop] = group[:, rows:, fresh - first :]
                 valid[:, fresh:stop] = group[-1, :rows, fresh - first :]
                 for left in self.lefts:
                     if first <= left and fresh < left + self.tile[1] <= stop:
@@ -160,23 +163,22 @@ class _Strips:
             yield _StripEnd(valid)
 
     def _groups(
-        self, top: int, above: NDArray[np.uint8] | None
+        self, top: int, shared: NDArray[np.uint8] | None, above: int
     ) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
         """Planes of neighbouring windows, their first column, and the first that is new."""
         step = max(1, (READ_WIDTH - self.tile[1]) // max(1, self._stride()) + 1)
-        shared = 0 if above is None else above.shape[1]
         former: NDArray[np.uint8] | None = None
         start = fresh = 0
         for index in range(0, len(self.lefts), step):
             part = self.lefts[index : index + step]
             stop = part[-1] + self.tile[1]
             with self._clock.stage("read"):
-                news = self._planes(slice(top + shared, top + self.tile[0]), slice(fresh, stop))
+                news = self._planes(slice(top + above, top + self.tile[0]), slice(fresh, stop))
                 planes = np.empty((len(news), self.tile[0], stop - part[0]), np.uint8)
                 new = slice(fresh - part[0], None)
-                planes[:, shared:, new] = news
-                if above is not None:
-                    planes[:, :shared, new] = above[:, :, fresh:stop]
+                planes[:, above:, new] = news
+                if shared is not None:
+                    planes[:, :above, new] = shared[:, :above, fresh:stop]
                 if former is not None:
                     planes[:, :, : fresh - part[0]] = former[:, :, part[0] - start :]
             yield planes, part[0], fresh

@@ -58,8 +58,8 @@ class RowWriter:
             self._dataset.descriptions = bands
             if colours:
                 self._dataset.write_colormap(1, dict(colours))
-        self._row = 0
-        self._held = np.empty((len(bands), 0, grid.width), dtype)
+        self._row = self._filled = 0
+        self._held = np.empty((len(bands), _BLOCK, grid.width), dtype)
 
     @property
     def dataset(self) -> Any:
@@ -79,17 +79,21 @@ class RowWriter:
 
     def write(self, rows: NDArray[Any]) -> None:
         """Append rows, shape (bands, rows, width), of the writer's type."""
-        self._held = np.concatenate([self._held, rows], axis=1)
-        # Whole blocks only: a block written twice would be compressed twice.
-        ready = self._held.shape[1] // _BLOCK * _BLOCK
-        if self._row + self._held.shape[1] == self.grid.height:
-            ready = self._held.shape[1]
-        if ready:
-            window = rasterio.windows.Window(0, self._row, self.grid.width, ready)
-            with _writing(self.path):
-                self._dataset.write(self._held[:, :ready], window=window)
-            self._held = self._held[:, ready:].copy()
-            self._row += ready
+        while rows.shape[1]:
+            taken = min(_BLOCK - self._filled, rows.shape[1])
+            self._held[:, self._filled : self._filled + taken] = rows[:, :taken]
+            self._filled += taken
+            rows = rows[:, taken:]
+            # Whole blocks only: a block written twice would be compressed twice.
+            if self._filled == _BLOCK or self._row + self._filled == self.grid.height:
+                self._flush()
+
+    def _flush(self) -> None:
+        window = rasterio.windows.Window(0, self._row, self.grid.width, self._filled)
+        with _writing(self.path):
+            self._dataset.write(self._held[:, : self._filled], window=window)
+        self._row += self._filled
+        self._filled = 0
 
     def tag(self, provenance: Mapping[str, Any]) -> None:
         """Store what made the raster."""

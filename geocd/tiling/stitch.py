@@ -18,7 +18,7 @@ class Stitcher:
         │ levels of the   │ open │   open: one window, in floats
         │ strip, finished │      │
         ├─────────────────┤      │
-        │ below: floats   │      │   rows that the next strip of windows shares
+        │ shared: floats  │      │   rows that the next strip of windows shares
         └─────────────────┴──────┘
 
     Windows come in the order of ``split``; those that nobody observed may be left out. Memory is
@@ -37,8 +37,10 @@ class Stitcher:
         self._tops = starts(height, config.tile_size, config.overlap)
         self._lefts = starts(width, config.tile_size, config.overlap)
         self._shares = blending_weights(height, config), blending_weights(width, config)
-        self._strip = -1
-        self._below = np.zeros((classes, 0, width), np.float32)
+        self._strip, self._rows_below = -1, 0
+        steps = np.diff([*self._tops, height])
+        # One buffer for the rows above and below: columns are read before they are written.
+        self._shared = np.zeros((classes, self.tile[0] - min(steps), width), np.float32)
         self._next_strip()
 
     def _next_strip(self) -> None:
@@ -46,13 +48,12 @@ class Stitcher:
         if self._strip == len(self._tops):
             return
         end = [*self._tops[1:], self.shape[0]][self._strip]
-        rows, width = end - self._tops[self._strip], self.shape[1]
-        self._above = self._below
-        self._levels = np.zeros((self.classes, rows, width), np.uint8)
-        self._below = np.zeros((self.classes, self.tile[0] - rows, width), np.float32)
+        rows = end - self._tops[self._strip]
+        self._rows_above, self._rows_below = self._rows_below, self.tile[0] - rows
+        self._levels = np.zeros((self.classes, rows, self.shape[1]), np.uint8)
         self._left = 0
         self._open = np.zeros((self.classes, *self.tile), np.float32)
-        self._open[:, : self._above.shape[1]] += self._above[:, :, : self.tile[1]]
+        self._open[:, : self._rows_above] = self._shared[:, : self._rows_above, : self.tile[1]]
 
     def add(self, window: Window, levels: NDArray[np.uint8]) -> None:
         """Add the scores of a window.
@@ -83,12 +84,13 @@ class Stitcher:
         rows, cols = self._levels.shape[1], slice(self._left, self._left + done)
         # Shares sum to 1 but for rounding, and half a level is added to round by cutting off.
         self._levels[:, :, cols] = self._open[:, :rows, :done] + np.float32(0.5)
-        self._below[:, :, cols] = self._open[:, rows:, :done]
+        self._shared[:, : self._rows_below, cols] = self._open[:, rows:, :done]
+        self._shared[:, :, self._left + done : left] = 0
         kept = self.tile[1] - done
         self._open[:, :, :kept] = self._open[:, :, done:].copy()
         self._open[:, :, kept:] = 0
-        fresh = self._above[:, :, left + kept : left + self.tile[1]]
-        self._open[:, : fresh.shape[1], kept : kept + fresh.shape[2]] = fresh
+        fresh = self._shared[:, : self._rows_above, left + kept : left + self.tile[1]]
+        self._open[:, : self._rows_above, kept : kept + fresh.shape[2]] = fresh
         self._left = left
 
     def take(self) -> tuple[slice, NDArray[np.uint8]]:
