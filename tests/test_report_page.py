@@ -117,6 +117,21 @@ def test_the_swipe_moves_by_pointer_and_by_keys(page):
     assert handle.get_attribute("aria-valuenow") == "98"
 
 
+def test_outlines_follow_the_map_when_it_zooms(page):
+    zoom = page.evaluate("geocdReport.map.getZoom()")
+    page.locator(".leaflet-control-zoom-in").click()
+    page.wait_for_function("zoom => geocdReport.map.getZoom() > zoom", arg=zoom)
+    page.wait_for_timeout(400)
+    drawn = page.evaluate(
+        """() => { const map = geocdReport.map, ratio = window.devicePixelRatio;
+        const point = map.latLngToContainerPoint([-110, 120]);
+        const context = document.querySelector('.leaflet-outlines-pane canvas').getContext('2d');
+        return [...context.getImageData(point.x * ratio, point.y * ratio, 1, 1).data]; }"""
+    )
+    assert drawn[:3] == pytest.approx([86, 180, 233], abs=40)
+    assert drawn[3] > 200
+
+
 def test_a_click_on_the_list_zooms_and_highlights(page):
     zoom = page.evaluate("geocdReport.map.getZoom()")
     _row(page, 2).click()

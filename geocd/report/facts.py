@@ -91,7 +91,13 @@ def _alignment_item(alignment: Any) -> list[tuple[str, str, str]]:
     if alignment["status"] == "applied" and residual is not None:
         more = "" if before is None else f"was {before:.1f} px, on held-out tie points"
         return [("Alignment residual", f"{residual:.1f} px", more)]
-    return [("Alignment", html.escape(str(alignment["status"])), "by georeferencing alone")]
+    return [
+        (
+            "Alignment",
+            html.escape(str(alignment["status"]).capitalize()),
+            "after is where its georeferencing puts it",
+        )
+    ]
 
 
 def _median(residuals: Any) -> float | None:
@@ -113,7 +119,8 @@ def direction_lines(frame: geopandas.GeoDataFrame) -> str:
         for kind, counts in zip(table.index, table.to_numpy().tolist(), strict=True)
     )
     return (
-        '<div class="scroll"><table><caption>Changes by direction</caption><thead><tr><th scope="col">kind</th>'
+        '<div class="scroll"><table><caption>Changes by direction</caption>'
+        '<thead><tr><th scope="col">kind</th>'
         f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

@@ -134,7 +134,7 @@ class _Verdict:
     note: str
 
 
-def apply_verdicts(verdicts: Path, changes: Path) -> ReviewResult:
+def apply_verdicts(verdicts: str | Path, changes: str | Path) -> ReviewResult:
     """Write the verdicts of a review into the columns verdict and verdict_note. Atomic.
 
     Verdicts on other changes that the file holds already stay. All layers, styles and indexes
@@ -149,6 +149,7 @@ def apply_verdicts(verdicts: Path, changes: Path) -> ReviewResult:
         ConfigError: ``changes`` is no GeoPackage.
         OutputError: the GeoPackage cannot be written, or is in use; it is as it was.
     """
+    verdicts, changes = Path(verdicts), Path(changes)
     if changes.suffix.lower() != ".gpkg":
         raise ConfigError(
             f"verdicts are written into a GeoPackage, and {changes.name} is none; "

@@ -9,11 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from affine import Affine
-
 from geocd import outputs
-from geocd.align import Motion
 from geocd.config import ReportConfig
 from geocd.errors import ConfigError
 from geocd.rasters.pair import RasterPair, open_pair
@@ -28,6 +24,7 @@ from geocd.report.images import (
     thumbnails,
 )
 from geocd.report.layer import ChangeLayer, areas, read_changes
+from geocd.report.motion import aligned
 from geocd.report.observed import Observed, observed_in_images, observed_in_map
 from geocd.report.page import Page, ReportImages, packed
 from geocd.report.table import change_table
@@ -108,7 +105,7 @@ def write_report(
     with bounded_cache():
         bands = _bands(before, after, layer.provenance)
         pair = open_pair(before, after, channels=3, bands=bands)
-        pair = _aligned(pair, layer.provenance.get("alignment"))
+        pair = aligned(pair, layer.provenance.get("alignment"))
         observed = (
             None if mask is None else observed_in_map(Path(mask), pair.output_grid, pair.grid)
         )
@@ -150,41 +147,6 @@ def _refuse_inputs(target: Path, inputs: tuple[str | Path | None, ...]) -> None:
     for source in inputs:
         if source is not None and Path(source).resolve() == target.resolve():
             raise ConfigError(f"the report would replace its input {source}; write it elsewhere")
-
-
-def _aligned(pair: RasterPair, alignment: Any) -> RasterPair:
-    """The pair with the motion that the run found, brought from its reading grid to the pair's."""
-    if not isinstance(alignment, dict):
-        return pair
-    motion, placed = _motion(alignment.get("motion")), _affine(alignment.get("grid_transform"))
-    if motion is None or placed is None:
-        return pair
-    return pair.with_motion(motion.seen_from(~placed @ pair.grid.transform))
-
-
-def _motion(record: Any) -> Motion | None:
-    """A motion as ``Motion.to_dict`` wrote it; None if it is none."""
-    affine = _affine(record.get("affine")) if isinstance(record, dict) else None
-    if affine is None:
-        return None
-    try:
-        field = record.get("field")
-        if field is None:
-            return Motion(affine)
-        knots = _affine(field["knots"])
-        displacement = np.asarray(field["displacement"], np.float32)
-        return None if knots is None else Motion(affine, displacement, knots)
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _affine(numbers: Any) -> Affine | None:
-    if not isinstance(numbers, list) or len(numbers) != 6:
-        return None
-    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-        return None
-    transform = Affine(*numbers)
-    return None if transform.determinant == 0 else transform
 
 
 def _composed(

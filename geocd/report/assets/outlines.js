@@ -77,14 +77,16 @@ const Outlines = L.Layer.extend({
   at(place) {
     const reach = REACH / this._map.getZoomScale(this._map.getZoom(), 0);
     const context = this._canvas.getContext("2d");
+    // In the numbers of the table: with many changes this runs at every move of the pointer.
+    const { bounds: { left, top, right, bottom }, area, quantum } = this.changes;
+    const [near, far] = [place.x - reach, place.x + reach].map((value) => value / quantum);
+    const [over, under] = [place.y - reach, place.y + reach].map((value) => value / quantum);
     let found = -1;
     let least = Infinity;
     for (const row of this.rows) {
-      const [left, top, right, bottom] = this.changes.box(row);
-      const inside = place.x >= left - reach && place.x <= right + reach
-        && place.y >= top - reach && place.y <= bottom + reach;
-      if (!inside || this.changes.area[row] >= least) continue;
-      if (this._hit(context, row, place, reach)) [found, least] = [row, this.changes.area[row]];
+      if (left[row] > far || right[row] < near || top[row] > under || bottom[row] < over) continue;
+      if (area[row] >= least) continue;
+      if (this._hit(context, row, place, reach)) [found, least] = [row, area[row]];
     }
     return found;
   },
@@ -110,7 +112,10 @@ function drawChanges(context, changes, rows, view, scale, verdictOf, skipped = -
   context.lineJoin = "round";
   for (const row of rows) {
     if (row === skipped) continue;
-    const [l, t, r, b] = [left[row] * q, top[row] * q, right[row] * q, bottom[row] * q];
+    const l = left[row] * q;
+    const t = top[row] * q;
+    const r = right[row] * q;
+    const b = bottom[row] * q;
     if (r < view[0] || l > view[2] || b < view[1] || t > view[3]) continue;
     context.fillStyle = changes.kindOf(row).colour;
     if (r - l < spot && b - t < spot) {
