@@ -106,8 +106,8 @@ def locator(place: Place, grid: Grid, source: Grid) -> Locate:
             assert source.crs is not None
             transformer = transformer_between(grid.crs, source.crs)
             ground = np.column_stack(transformer.transform(ground[:, 0], ground[:, 1]))
-        found = transform_array(back, ground)
         # PROJ says infinity where a projection has no answer.
+        found = transform_array(back, np.where(np.isfinite(ground), ground, np.nan))
         return np.where(np.isfinite(found).all(axis=1, keepdims=True), found, _FAR)
 
     return _locate
