@@ -140,6 +140,8 @@ class SiamNestedLite(ChangeNetwork):
 
     stride = 16
     symmetric = True
+    # The dates are subtracted: what is rounded off the fine maps is large against their difference.
+    precise = ("encoder.stem", "encoder.blocks.0", "encoder.blocks.1", "encoder.blocks.2")
     map_channels = ENCODER_CHANNELS
 
     def __init__(self, *, bands: int = 3, classes: int = 2, width: int = 32) -> None:

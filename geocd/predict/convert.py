@@ -24,8 +24,11 @@ _SIDE = 64
 
 def convert(
     card: WeightsCard, content: bytes, *, source: str, shape: tuple[int, int] | None
-) -> tuple[Any, int]:
-    """An OpenVINO model from bytes to bytes, and the multiples that its windows must be of.
+) -> tuple[Any, dict[str, Any]]:
+    """An OpenVINO model from bytes to bytes, and what its user must know, JSON-ready.
+
+    That is ``stride``, the multiples that its windows must be of, and ``precise``, how names of
+    the nodes begin that stay in float32.
 
     Args:
         card: of the weights.
@@ -45,7 +48,8 @@ def convert(
         # Tracing takes the size of the window for a constant, which is what is wanted here.
         warnings.simplefilter("ignore")
         model = runtime.converter()(ScoreGraph(weights), example_input=(example, example))
-    return model, stride
+    precise = [f"__module.network.{name}" for name in weights.network.precise]
+    return model, {"stride": stride, "precise": precise}
 
 
 def quantise(model: Any, pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> Any:

@@ -10,6 +10,19 @@ from geocd.models.checkpoint import Weights
 from geocd.models.fold import fold_batch_norms
 
 
+class _InFloat32(nn.Module):
+    """A module that runs in float32, whatever runs around it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = self.inner(x.float())
+        return out
+
+
 class ScoreGraph(nn.Module):
     """Levels 0..254 of two images of bytes; normalisation and the choice of classes included.
 
@@ -23,6 +36,8 @@ class ScoreGraph(nn.Module):
     def __init__(self, weights: Weights) -> None:
         super().__init__()
         self.network = fold_batch_norms(weights.network)
+        for name in self.network.precise:
+            self.network.set_submodule(name, _InFloat32(self.network.get_submodule(name)))
         self.exclusive = weights.card.exclusive
         self.register_buffer("mean", torch.tensor(weights.card.mean).view(1, -1, 1, 1))
         self.register_buffer("scale", 1 / torch.tensor(weights.card.std).view(1, -1, 1, 1))

@@ -7,7 +7,8 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from geocd.errors import BackendError, ConfigError
 from geocd.models.card import WeightsCard
 from geocd.models.files import read_checked
 from geocd.predict import cache
+from geocd.predict.halves import cut
 from geocd.predict.padding import pad_to
 from geocd.predict.runtime import openvino
 
@@ -144,7 +146,7 @@ class OpenVINOPredictor:
         self._form = _Form(path, content, self.card, self.precision == "int8", calibration)
         self._threads = threads()
         self._streams = max(1, min(streams, self._threads))
-        self._requests: dict[tuple[int, int], list[Any]] = {}
+        self._lanes: dict[tuple[int, int], list[_Lane]] = {}
         self._one_call = threading.Lock()
 
     @property
@@ -165,73 +167,80 @@ class OpenVINOPredictor:
         """Levels (N, change classes, height, width), 0..254, of (N, bands, height, width)."""
         height, width = before.shape[2:]
         with self._one_call:
-            requests, stride = self._ready((height, width))
+            lanes, stride = self._ready((height, width))
             before, after = (pad_to(images, stride) for images in (before, after))
             levels = np.empty(
                 (len(before), len(self.card.change_classes), *before.shape[2:]), np.uint8
             )
-            waiting: dict[int, int] = {}
-            for index in range(len(before)):
-                turn = index % len(requests)
-                if turn in waiting:
-                    levels[waiting[turn]] = _result(requests[turn])
-                requests[turn].start_async((before[index : index + 1], after[index : index + 1]))
-                waiting[turn] = index
-            for turn, index in waiting.items():
-                levels[index] = _result(requests[turn])
+
+            def _work(turn: int) -> None:
+                for index in range(turn, len(before), len(lanes)):
+                    levels[index] = lanes[turn](before[index : index + 1], after[index : index + 1])
+
+            with ThreadPoolExecutor(len(lanes)) as pool:
+                list(pool.map(_work, range(min(len(lanes), len(before)))))
         return levels[..., :height, :width]
 
-    def _ready(self, shape: tuple[int, int]) -> tuple[list[Any], int]:
-        """Requests for windows of a shape, and the multiples that their sides must be of."""
-        form = (
-            self._form
-            if max(shape) <= FREE_UP_TO
-            else dataclasses.replace(self._form, traced=shape)
-        )
-        _, stride = _network(form)
+    def _ready(self, shape: tuple[int, int]) -> tuple[list[_Lane], int]:
+        """Lanes for windows of a shape, and the multiples that their sides must be of."""
+        form = self._form
+        if max(shape) > FREE_UP_TO:
+            form = dataclasses.replace(form, traced=shape)
+        stride = int(_network(form)[1]["stride"])
         padded = (shape[0] + -shape[0] % stride, shape[1] + -shape[1] % stride)
-        if padded not in self._requests:
-            compiled = _compile(form, padded, self.precision, self._threads, self._streams)
-            # Windows of a run are of one size: requests of another would only hold memory.
-            self._requests = {
-                padded: [compiled.create_infer_request() for _ in range(self._streams)]
-            }
-        return self._requests[padded], stride
+        if padded not in self._lanes:
+            parts = _compile(form, padded, self.precision, self._threads, self._streams)
+            # Windows of a run are of one size: lanes for another would only hold memory.
+            self._lanes = {padded: [_Lane(parts) for _ in range(self._streams)]}
+        return self._lanes[padded], stride
 
 
-def _result(request: Any) -> NDArray[np.uint8]:
-    request.wait()
-    levels: NDArray[np.uint8] = request.get_output_tensor().data[0]  # (classes, H, W)
-    return levels
+class _Lane:
+    """What one window pair after another goes through: a model, or its front and its rest."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self._requests = [part.create_infer_request() for part in parts]
+        front, rest = self._requests[0], self._requests[-1]
+        if front is not rest:
+            # The front leaves its maps where the rest looks for them, behind the two images.
+            for index in range(len(parts[0].outputs)):
+                rest.set_input_tensor(2 + index, front.get_output_tensor(index))
+
+    def __call__(self, *pair: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Levels (classes, H, W) of one pair, (1, bands, H, W) each."""
+        for request in self._requests:
+            request.infer({0: pair[0], 1: pair[1]})
+        levels: NDArray[np.uint8] = self._requests[-1].get_output_tensor(0).data[0]
+        return levels
 
 
 # Pairs of a set are scored one after another, each with a predictor of its own: what was read and
 # compiled last is kept for the next.
 @lru_cache(maxsize=2)
-def _network(form: _Form) -> tuple[Any, int]:
-    """The network as OpenVINO has it, from the cache if it is there, and its stride."""
+def _network(form: _Form) -> tuple[Any, dict[str, Any]]:
+    """The network as OpenVINO has it, from the cache if it is there, and facts about it."""
     entry = cache.find_entry(form.key)
     if entry is not None:
         try:
-            return _core().read_model(entry / _MODEL), cache.read_facts(entry)["stride"]
+            return _core().read_model(entry / _MODEL), cache.read_facts(entry)["network"]
         except (RuntimeError, KeyError):  # written whole, but not by this version
             shutil.rmtree(entry, ignore_errors=True)
-    model, stride = _converted(form)
+    model, facts = _converted(form)
     ov = openvino()
-    entry = cache.store_entry(
+    cache.store_entry(
         form.key,
         lambda folder: ov.save_model(model, folder / _MODEL, compress_to_fp16=False),
-        {"stride": stride, **form.facts},
+        {"network": facts, **form.facts},
     )
-    return model, stride
+    return model, facts
 
 
-def _converted(form: _Form) -> tuple[Any, int]:
+def _converted(form: _Form) -> tuple[Any, dict[str, Any]]:
     # Loads torch, which takes seconds.
     from geocd.predict import convert
 
     try:
-        model, stride = convert.convert(
+        model, facts = convert.convert(
             form.card, form.content, source=str(form.path), shape=form.traced
         )
         if form.quantised:
@@ -240,23 +249,33 @@ def _converted(form: _Form) -> tuple[Any, int]:
             model = convert.quantise(model, form.calibration(form.card))
     except RuntimeError as error:
         raise _refusal("convert", form.card, error) from error
-    return model, stride
+    return model, facts
 
 
 @lru_cache(maxsize=2)
 def _compile(
     form: _Form, shape: tuple[int, int], precision: PrecisionName, threads: int, streams: int
-) -> Any:
-    model = _network(form)[0].clone()
+) -> tuple[Any, ...]:
+    model, facts = _network(form)
+    model = model.clone()
     sizes = [1, len(form.card.bands), *shape]
     settings = {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
+        # A lane's window may be on either of its models: pinned, two lanes would share a core.
+        "ENABLE_CPU_PINNING": False,
     }
+    half = _HINTS[precision]
     try:
         model.reshape({0: sizes, 1: sizes})
-        return _core().compile_model(model, "CPU", settings)
+        parts = [(model, half)]
+        if precision in ("bf16", "fp16") and facts["precise"]:
+            front, rest = cut(model, facts["precise"])
+            parts = [(front, "f32"), (rest, half)]
+        return tuple(
+            _core().compile_model(part, "CPU", {**settings, "INFERENCE_PRECISION_HINT": hint})
+            for part, hint in parts
+        )
     except RuntimeError as error:
         raise _refusal("compile", form.card, error) from error
 
