@@ -15,7 +15,7 @@ from rasterio.enums import Resampling
 
 from geocd import outputs
 from geocd.align import Alignment, estimate, gray_reader
-from geocd.align.coverage import contradicted_ground
+from geocd.align.coverage import without_contradicted
 from geocd.align.radiometry import RADIOMETRY_OFF, Radiometry, estimate_radiometry
 from geocd.clock import Clock, profile_table
 from geocd.config import (
@@ -247,7 +247,9 @@ def _detect(
         pair = pair.with_motion(alignment.motion)
         radiometry = _normalise(pair, config)
         pair = replace(pair, tables=radiometry.tables())
-        pair, unaligned = _without_unaligned(pair, alignment, config)
+        unaligned = 0.0
+        if config.unaligned == "mask":
+            pair, unaligned = without_contradicted(pair, alignment)
         report("align", 1, 1)
     dates = dates[0] or pair.before.date, dates[1] or pair.after.date
     record = _record(pair, card, config, alignment, dates)
@@ -272,7 +274,7 @@ def _detect(
         with clock.stage("check"):
             changes = check_registration(
                 changes, pair, predictor, alignment,
-                thresholds=_least_scores(card, record["thresholds"], config), config=config,
+                thresholds=record["thresholds"], config=config,
                 progress=lambda done, total: report("check", done, total),
             )  # fmt: skip
         with clock.stage("judge directions"):
@@ -302,32 +304,6 @@ def calibration_pairs(card: WeightsCard) -> Iterator[tuple[NDArray[np.uint8], ND
 
     gsd = sum(card.gsd or (0.5, 0.5)) / 2
     return paint_pairs(_CALIBRATION_PAIRS, gsd=gsd, bands=len(card.bands))
-
-
-def _without_unaligned(
-    pair: RasterPair, alignment: Alignment, config: DetectConfig
-) -> tuple[RasterPair, float]:
-    """The pair without ground where the alignment is contradicted, and its share of the grid."""
-    if config.unaligned == "keep":
-        return pair, 0.0
-    ground = contradicted_ground(alignment, pair.grid.shape)
-    share = ground.area / (pair.grid.height * pair.grid.width)
-    if share == 1:
-        raise NothingObservedError(
-            f"tie points contradict the alignment everywhere: {alignment.reason}; check that the "
-            "images show one place, or compare them as they lie with --unaligned keep"
-        )
-    return pair.without(ground), share
-
-
-def _least_scores(
-    card: WeightsCard, thresholds: dict[str, float], config: DetectConfig
-) -> tuple[float, ...]:
-    """The lowest score that belongs to an object, by class."""
-    reached = tuple(thresholds.values())
-    return tuple(
-        map(min, reached, thresholds_of(config.vectorize.grow, card.change_classes, reached))
-    )
 
 
 def _targets(

@@ -11,6 +11,8 @@ from shapely.geometry.base import BaseGeometry
 
 from geocd.align.alignment import Alignment
 from geocd.align.field import PointArray
+from geocd.errors import NothingObservedError
+from geocd.rasters.pair import RasterPair
 
 MIN_CONTRADICTIONS: Final = 3
 """Least number of tie points within reach that speak against the alignment, where none speaks
@@ -19,6 +21,22 @@ _CELLS_A_REACH: Final = 2
 """Cells side by side along the reach of a tie point."""
 _CHUNK: Final = 1 << 14
 """Cells that are looked at together."""
+
+
+def without_contradicted(pair: RasterPair, alignment: Alignment) -> tuple[RasterPair, float]:
+    """The pair without ``contradicted_ground``, and the share of its grid that this is, 0..1.
+
+    Raises:
+        NothingObservedError: nothing is left.
+    """
+    ground = contradicted_ground(alignment, pair.grid.shape)
+    share = ground.area / (pair.grid.height * pair.grid.width)
+    if share == 1:
+        raise NothingObservedError(
+            f"tie points contradict the alignment everywhere: {alignment.reason}; check that the "
+            "images show one place, or compare them as they lie with --unaligned keep"
+        )
+    return pair.without(ground), share
 
 
 def contradicted_ground(alignment: Alignment, shape: tuple[int, int]) -> BaseGeometry:

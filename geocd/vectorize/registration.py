@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import geopandas
@@ -11,7 +11,7 @@ import pandas as pd
 import shapely
 
 from geocd.align import Alignment
-from geocd.config import DetectConfig
+from geocd.config import DetectConfig, thresholds_of
 from geocd.models.card import WeightsCard
 from geocd.predict.flow import Progress
 from geocd.predict.predictor import Predictor
@@ -30,7 +30,7 @@ def check_registration(
     predictor: Predictor,
     alignment: Alignment,
     *,
-    thresholds: Sequence[float],
+    thresholds: Mapping[str, float],
     config: DetectConfig,
     progress: Progress | None = None,
 ) -> geopandas.GeoDataFrame:
@@ -46,8 +46,8 @@ def check_registration(
         pair: the pair as it was scored.
         predictor: what scored it.
         alignment: what was found about its geometry.
-        thresholds: least score of an object's pixels, 0..1, one a class.
-        config: whether to check, and the tiling.
+        thresholds: least score of a change, 0..1, by class.
+        config: whether to check, the tiling, and how far objects grow.
         progress: called with parts done and parts in all, if it is to be checked.
     """
     outlines = _in_pixels(changes, pair.grid)
@@ -57,7 +57,7 @@ def check_registration(
         with pair.reader() as reader:
             stable = shift_stability(
                 outlines, _classes(changes, predictor.card), read=reader.read,
-                predictor=predictor, thresholds=thresholds,
+                predictor=predictor, thresholds=_least_scores(thresholds, config),
                 shape=pair.grid.shape, tiling=config.tiling, progress=progress,
             )  # fmt: skip
     changes = changes.copy()
@@ -81,3 +81,10 @@ def _classes(changes: geopandas.GeoDataFrame, card: WeightsCard) -> list[int]:
     """Which of the card's classes each polygon was found as."""
     names = changes["kind"].where(changes["kind_source"] == "network", "change")
     return [card.change_classes.index(name) for name in names]
+
+
+def _least_scores(thresholds: Mapping[str, float], config: DetectConfig) -> tuple[float, ...]:
+    """The lowest score that belongs to an object, by class."""
+    reached = tuple(thresholds.values())
+    grown = thresholds_of(config.vectorize.grow, tuple(thresholds), reached)
+    return tuple(map(min, reached, grown))
