@@ -42,7 +42,7 @@ from geocd.report import check_report, write_report
 from geocd.tiling.stitch import hide_unobserved
 from geocd.vectorize import trace_changes
 from geocd.vectorize.direction import with_directions
-from geocd.vectorize.extent import trace_extent
+from geocd.vectorize.extent import with_layers
 from geocd.vectorize.registration import check_registration
 from geocd.vectorize.relation import with_relation
 from geocd.vectorize.summary import KindSummary, summarise
@@ -270,7 +270,7 @@ def _detect(
                 thresholds=tuple(record["thresholds"].values()), config=config.vectorize,
                 dates=dates, progress=lambda done, total: report("trace", done, total),
             )  # fmt: skip
-            layers = trace_extent(work.scores, dates=dates)
+            changes, layers = with_layers(changes, work.scores, dates=dates)
         with clock.stage("check"):
             changes = check_registration(
                 changes, pair, predictor, alignment,

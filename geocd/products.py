@@ -18,7 +18,7 @@ from geocd.maps import check_output, write_changes
 from geocd.maps.stac import check_stac_output, write_stac
 from geocd.provenance import library_versions
 from geocd.vectorize import trace_changes
-from geocd.vectorize.extent import trace_extent
+from geocd.vectorize.extent import with_layers
 from geocd.vectorize.relation import with_relation
 from geocd.vectorize.scorefile import ScoreHeader, read_header
 from geocd.vectorize.summary import KindSummary, ThresholdRow, summarise, sweep_thresholds
@@ -130,7 +130,8 @@ def vectorize(
         )  # fmt: skip
         if footprints is not None:
             changes = with_relation(changes, Path(footprints))
-        record, layers = _record(path, header, config), trace_extent(path, dates=dates)
+        changes, layers = with_layers(changes, path, dates=dates)
+        record = _record(path, header, config)
         with outputs.replacing(target) as draft:
             write_changes(changes, draft, provenance=record, layers=layers, overwrite=True)
         if stac is not None:

@@ -133,10 +133,19 @@ def test_a_geopackage_has_the_footprint_and_what_was_not_observed(tmp_path):
     assert whole.geometry.bounds == (500_000, 4_999_970, 500_040, 5_000_000)
 
 
+def test_roads_have_a_layer_of_centrelines(scores, tmp_path):
+    vectorize(scores, tmp_path / "c.gpkg")
+    (line,) = geopandas.read_file(tmp_path / "c.gpkg", layer="centrelines").itertuples()
+    roads = geopandas.read_file(tmp_path / "c.gpkg", layer="changes").query("kind == 'road'")
+    assert line.change_id == roads["id"].iloc[0]
+    assert line.length_m == pytest.approx(35, abs=1.5)
+    assert roads["width_m"].iloc[0] == pytest.approx(2, abs=0.3)
+
+
 def test_layers_of_a_run_that_saw_everything_and_found_nothing_are_there(tmp_path):
     scores = _scores(tmp_path / "s.tif", np.zeros((2, 9, 9), np.uint8))
     vectorize(scores, tmp_path / "c.gpkg")
-    for name, count in (("changes", 0), ("not_observed", 0), ("footprint", 1)):
+    for name, count in (("changes", 0), ("centrelines", 0), ("not_observed", 0), ("footprint", 1)):
         assert len(geopandas.read_file(tmp_path / "c.gpkg", layer=name)) == count
 
 

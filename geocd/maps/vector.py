@@ -52,7 +52,7 @@ def _write_geopackage(changes: geopandas.GeoDataFrame, path: Path, provenance: P
 
 def _append_layers(layers: Layers, path: Path) -> None:
     for name, layer in layers.items():
-        kind = "MultiLineString" if name == "centrelines" else "MultiPolygon"
+        kind = "LineString" if name == "centrelines" else "MultiPolygon"
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*crs.*was not provided.*")
             pyogrio.write_dataframe(layer, path, driver="GPKG", layer=name, append=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,31 @@ from geocd.rasters.write import bounded_cache
 from geocd.vectorize.attributes import Ruler, to_ground
 from geocd.vectorize.components import ObjectStream
 from geocd.vectorize.outline import Geometries
+from geocd.vectorize.roads import measured_along, road_lines
 from geocd.vectorize.scorefile import RowReader, grid_of, opened, pyproj_crs
+
+
+def with_layers(
+    changes: geopandas.GeoDataFrame, scores: Path, *, dates: tuple[str | None, str | None]
+) -> tuple[geopandas.GeoDataFrame, dict[str, geopandas.GeoDataFrame]]:
+    """The changes with their roads measured along the middle, and the layers beside them.
+
+    Args:
+        changes: as ``trace_changes`` gives them.
+        scores: the raster that they were traced from.
+        dates: ISO dates of the images before and after.
+
+    Returns:
+        The changes, and "centrelines" (`road_lines`), "footprint" and "not_observed"
+        (`trace_extent`) by name.
+    """
+    layers = trace_extent(scores, dates=dates)
+    with opened(scores) as dataset:
+        dy, dx = grid_of(dataset).gsd() or (1.0, 1.0)
+    lines = road_lines(changes, pixel_size=math.sqrt(dy * dx))
+    if changes.crs is not None and len(lines):
+        changes = measured_along(changes, lines)
+    return changes, {"centrelines": lines} | layers
 
 
 def trace_extent(
