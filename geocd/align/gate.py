@@ -37,7 +37,8 @@ share of the jury that a motion brings closer must exceed a half."""
 _LOCAL_MISS = 1.5
 """Distance, in pixels, within which a refined motion explains a block."""
 _LOCAL_CHANCE = 0.05
-"""Share of the blocks of unrelated images that seem explained."""
+"""A quarter of the share of blocks that must be explained: up to 0.14 of those of images of
+different places are, because a block finds something like itself within a few pixels."""
 _LOCAL_REACH = 2.5
 """Distance for which a block speaks, in blocks."""
 _CELLS = 4

@@ -45,6 +45,8 @@ _STIFFNESS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _FIRST_STIFFNESS = 0.03
 _ROUNDS = 5
 """Times that trust is made from residuals."""
+_SPACING = 1.4
+"""Distance of the control points of a field, in blocks."""
 _FOLDS = 5
 _SIMPLER = 0.9
 """Largest mean squared residual of a richer model, over that of a simpler one, that prefers it."""
@@ -99,7 +101,8 @@ def refine(
     """
     patches = read_patches(read, shape, start)
     allowed = _ALLOWED.get(mode, MODELS)
-    lattice, motion = Lattice.over(shape), Motion(start)
+    lattice = Lattice.over(shape, spacing=_SPACING * block_side(shape))
+    motion = Motion(start)
     for factor, blur in _LEVELS:
         blocks = measure(patches, _seen_through(motion, start), factor=factor, blur=blur)
         ties = _ties(blocks, motion, start, factor=factor)
@@ -223,12 +226,13 @@ def _simplest(fits: _Fits, allowed: tuple[Model, ...]) -> Refined:
     # Ties that no model explains are false or lie on change: they cannot tell models apart.
     told = used & (np.min([c.away for c in found], axis=0) < _MISS)
     chosen = found[0]
+    motion = fits.motion(chosen.model, chosen.stiffness)
     for richer in found[1:]:
         if richer.cost(told) < _SIMPLER * chosen.cost(told):
-            chosen = richer
-    return Refined(
-        fits.motion(chosen.model, chosen.stiffness), chosen.model, fits.ties, chosen.away
-    )
+            wanted = fits.motion(richer.model, richer.stiffness)
+            if not wanted.folds():
+                chosen, motion = richer, wanted
+    return Refined(motion, chosen.model, fits.ties, chosen.away)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,8 @@ def _peak(surface: NDArray[np.float64], limit: float) -> tuple[float, float] | N
     reach_y, reach_x = (int(min(limit, n // 2 - 2)) for n in (height, width))
     rows, cols = np.arange(-reach_y, reach_y + 1), np.arange(-reach_x, reach_x + 1)
     near = surface[rows[:, None] % height, cols[None, :] % width]
+    if -near.min() > near.max():  # a negative: what is bright on one date is dark on the other
+        surface, near = -surface, -near
     r, c = np.unravel_index(near.argmax(), near.shape)
     row, col = int(rows[r]), int(cols[c])
     dy = _top([surface[(row + k) % height, col % width] for k in (-1, 0, 1)])

@@ -22,8 +22,6 @@ from geocd.align.field import PointArray, basis_matrix
 
 _MAX_CONTROL = 32
 """Control points each way, at most."""
-_SPACING = 90.0
-"""Pixels from one control point to the next, at least."""
 _LEASH = 1e-3
 """What a control point pays to differ from zero, over what it pays to bend."""
 _CAUCHY = 2.4
@@ -41,9 +39,12 @@ class Lattice:
     cols: int
 
     @classmethod
-    def over(cls, shape: tuple[int, int]) -> Lattice:
-        """Control points evenly over an image of shape (height, width), and one ring outside."""
-        spacing = max(_SPACING, max(shape) / (_MAX_CONTROL - 3))
+    def over(cls, shape: tuple[int, int], *, spacing: float) -> Lattice:
+        """Control points evenly over an image of shape (height, width), and one ring outside.
+
+        They are at least ``spacing`` pixels apart, and there are at most 32 each way.
+        """
+        spacing = max(spacing, max(shape) / (_MAX_CONTROL - 3))
         rows, cols = (max(4, int(np.ceil(length / spacing)) + 3) for length in shape)
         return cls(Affine.translation(1, 1) @ Affine.scale(1 / spacing), rows, cols)
 
