@@ -1,10 +1,11 @@
-"""Peak memory of ``geocd detect`` against the height of the raster.
+"""Peak memory of ``geocd detect`` against the size of the raster.
 
-    python benchmarks/memory.py --width 4096 --heights 2048 8192 32768
+    python benchmarks/memory.py --sides 5000 10000 20000 40000
 
-Both dates are observed in the first 256 columns only, so that tall rasters take minutes and
-not hours; every other stage sees the whole raster. Prints one line a height: pixels, seconds
-and the peak resident memory of the whole process, with the conditions above the table.
+Both dates are observed in the first 256 columns only, so that large rasters take minutes and not
+hours: the network runs on those, every other stage on the whole raster. Prints one line a size:
+seconds and the peak resident memory of the whole process, with the conditions above the table.
+Options of detect after ``--`` are handed on.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ def paint(path: Path, height: int, width: int, *, seed: int) -> None:
             dataset.write(scene[:, :rows], window=Window(0, top, _BLOCK, rows))
 
 
-def measure(folder: Path, height: int, width: int) -> tuple[float, float]:
+def measure(folder: Path, side: int, options: list[str]) -> tuple[float, float]:
     """Seconds and peak MiB of one run."""
     for seed, name in enumerate(("before.tif", "after.tif")):
-        paint(folder / name, height, width, seed=seed)
+        paint(folder / name, side, side, seed=seed)
     command = [sys.executable, "-m", "geocd_cli", "detect", str(folder / "before.tif"),
                str(folder / "after.tif"), "-o", str(folder / "c.gpkg"), "--mask",
-               str(folder / "m.tif"), "--quiet", "--overwrite"]  # fmt: skip
+               str(folder / "m.tif"), "--quiet", "--align", "off", *options]  # fmt: skip
     begun = time.perf_counter()
     child = os.posix_spawn(sys.executable, command, os.environ)
     _, status, usage = os.wait4(child, 0)
@@ -59,15 +60,15 @@ def measure(folder: Path, height: int, width: int) -> tuple[float, float]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=int, default=4096)
-    parser.add_argument("--heights", type=int, nargs="+", default=[2048, 8192, 32768])
-    arguments = parser.parse_args()
+    parser.add_argument("--sides", type=int, nargs="+", default=[5000, 10000, 20000, 40000])
+    arguments, options = parser.parse_known_args()
+    options = [option for option in options if option != "--"]
     print(f"geocd {geocd.__version__}, {platform.machine()}, {os.cpu_count()} cores")
-    print(f"{'height':>8} {'width':>8} {'seconds':>8} {'peak MiB':>9}")
-    for height in arguments.heights:
+    print(f"{'side':>8} {'seconds':>8} {'peak MiB':>9}")
+    for side in arguments.sides:
         with tempfile.TemporaryDirectory() as folder:
-            seconds, peak = measure(Path(folder), height, arguments.width)
-        print(f"{height:>8} {arguments.width:>8} {seconds:>8.1f} {peak:>9.0f}", flush=True)
+            seconds, peak = measure(Path(folder), side, options)
+        print(f"{side:>8} {seconds:>8.1f} {peak:>9.0f}", flush=True)
 
 
 main()
