@@ -24,7 +24,13 @@ from geocd.config import (
     thresholds_of,
 )
 from geocd.errors import ConfigError, NotAlignedError, NothingObservedError
-from geocd.maps import check_output, write_changes, write_raster_style
+from geocd.maps import (
+    check_output,
+    check_qgis_project,
+    write_changes,
+    write_qgis_project,
+    write_raster_style,
+)
 from geocd.maps.change_map import ChangeMapWriter
 from geocd.maps.stac import check_stac_output, write_stac
 from geocd.models.card import WeightsCard
@@ -169,6 +175,7 @@ def detect(
     scores: str | Path | None = None,
     aoi: str | Path | None = None,
     report: str | Path | None = None,
+    qgis_project: str | Path | None = None,
     dates: tuple[str | None, str | None] = (None, None),
     footprints: str | Path | None = None,
     stac: str | Path | None = None,
@@ -188,6 +195,7 @@ def detect(
             scores of 0..1, 255 not observed).
         aoi: vector file with the area of interest; outside counts as not observed.
         report: page for people to write, .html; see ``geocd.report.write_report``.
+        qgis_project: QGIS project to write, .qgz; see ``geocd.maps.write_qgis_project``.
         dates: ISO dates of the images before and after; None: as their tags have them.
         footprints: vector file of known buildings, for the column ``relation``; see
             ``vectorize.relation.relate``.
@@ -205,9 +213,12 @@ def detect(
     config = config or DetectConfig()
     targets = _targets(output, mask, scores, stac, overwrite=overwrite)
     pages = {} if report is None else {"report": Path(report)}
-    _refuse_shared_paths(targets | pages, [before, after, aoi])
+    projects = {} if qgis_project is None else {"QGIS project": Path(qgis_project)}
+    _refuse_shared_paths(targets | pages | projects, [before, after, aoi])
     for path in pages.values():
         check_report(path, overwrite=overwrite)
+    for path in projects.values():
+        check_qgis_project(path, Path(output), overwrite=overwrite)
     with bounded_cache():
         result = _detect(
             before, after, targets, area=None if aoi is None else Path(aoi), config=config,
@@ -217,6 +228,9 @@ def detect(
     for path in pages.values():
         write_report(output, before=before, after=after, mask=mask, output=path,
                      overwrite=overwrite, progress=progress)  # fmt: skip
+    for path in projects.values():
+        write_qgis_project(output, path, before=before, after=after, mask=mask, scores=scores,
+                           overwrite=overwrite)  # fmt: skip
     return result
 
 
@@ -288,8 +302,9 @@ def _detect(
                 assets = {role: path for role, path in targets.items() if role != "stac"}
                 write_stac(drafts["stac"], layers["footprint"], assets=assets, record=record,
                            place=targets["stac"])  # fmt: skip
-    if "mask" in targets:
-        write_raster_style(targets["mask"])
+    for role, style in (("mask", "change_map"), ("scores", "scores")):
+        if role in targets:
+            write_raster_style(targets[role], style=style)
     return DetectResult(
         output=targets["changes"], mask=targets.get("mask"), scores=targets.get("scores"),
         changes=changes, kinds=summarise(changes), observed=observed, alignment=alignment,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,10 +14,11 @@ import geopandas
 
 from geocd import outputs
 from geocd.config import PerClass, VectorizeConfig, thresholds_of
-from geocd.errors import ConfigError
-from geocd.maps import check_output, write_changes
+from geocd.errors import ConfigError, GeocdWarning, InputError
+from geocd.maps import check_output, check_qgis_project, write_changes, write_qgis_project
 from geocd.maps.stac import check_stac_output, write_stac
 from geocd.provenance import library_versions
+from geocd.rasters.scene import Scene
 from geocd.vectorize import trace_changes
 from geocd.vectorize.extent import with_layers
 from geocd.vectorize.relation import with_relation
@@ -84,6 +86,7 @@ def vectorize(
     dates: tuple[str | None, str | None] = (None, None),
     footprints: str | Path | None = None,
     stac: str | Path | None = None,
+    qgis_project: str | Path | None = None,
     table: tuple[float, ...] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -100,6 +103,8 @@ def vectorize(
         footprints: vector file of known buildings, for the column ``relation``; see
             ``vectorize.relation.relate``.
         stac: STAC item to write, .json.
+        qgis_project: QGIS project to write, .qgz, with the images that the scores come from
+            where they are still there; see ``geocd.maps.write_qgis_project``.
         table: thresholds to count objects and areas at.
         overwrite: replace an existing output.
         progress: called with the stage, the steps done and the steps in all.
@@ -114,9 +119,14 @@ def vectorize(
     """
     path, config = Path(scores), config or VectorizeConfig()
     target = None if output is None else Path(output)
-    if stac is not None and target is None:
-        raise ConfigError("a STAC item is written beside change polygons; name an output for them")
+    for name, companion in (("STAC item", stac), ("QGIS project", qgis_project)):
+        if companion is not None and target is None:
+            raise ConfigError(
+                f"a {name} is written beside change polygons; name an output for them"
+            )
     _check_targets(path, target, None if stac is None else Path(stac), overwrite=overwrite)
+    if target is not None and qgis_project is not None:
+        check_qgis_project(Path(qgis_project), target, overwrite=overwrite)
     report = progress or (lambda stage, done, total: None)
     header = read_header(path)
     values = thresholds_of(threshold, header.classes, header.thresholds)
@@ -137,6 +147,9 @@ def vectorize(
         if stac is not None:
             write_stac(Path(stac), layers["footprint"], assets={"changes": target, "scores": path},
                        record=record)  # fmt: skip
+        if qgis_project is not None:
+            images = {role: _image_still_there(header, role) for role in ("before", "after")}
+            write_qgis_project(target, qgis_project, **images, scores=path, overwrite=overwrite)
     rows = [] if not table else sweep_thresholds(
         path, table, classes=header.classes, config=config,
         progress=lambda done, total: report("count", done, total),
@@ -145,6 +158,16 @@ def vectorize(
         target, dict(zip(header.classes, values, strict=True)), changes,
         {} if changes is None else summarise(changes), rows,
     )  # fmt: skip
+
+
+def _image_still_there(header: ScoreHeader, role: str) -> str | None:
+    """The image that the scores come from, if it can be opened."""
+    name = header.record.get("inputs", {}).get(role, {}).get("name")
+    try:
+        return None if name is None else Scene.open(str(name)).name
+    except InputError as error:
+        warnings.warn(f"the QGIS project is without {role}: {error}", GeocdWarning, stacklevel=2)
+        return None
 
 
 def _check_targets(

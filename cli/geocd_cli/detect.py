@@ -85,6 +85,7 @@ from geocd_cli.running import running
 @options.dates
 @options.footprints
 @options.stac
+@options.qgis_project
 @options.overwrite
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
@@ -115,6 +116,7 @@ def detect(
     after_date: str | None,
     footprints: Path | None,
     stac: Path | None,
+    qgis_project: Path | None,
     overwrite: bool,
     quiet: bool,
     as_json: bool,
@@ -159,6 +161,7 @@ def detect(
         dates=(before_date, after_date),
         footprints=footprints,
         stac=stac,
+        qgis_project=qgis_project,
         overwrite=overwrite,
         progress=StageProgress(quiet=quiet),
     )

@@ -99,6 +99,11 @@ stac = click.option(
     "--stac", type=click.Path(path_type=Path), metavar="ITEM.JSON",
     help="Also write a STAC item that describes the outputs.",
 )  # fmt: skip
+qgis_project = click.option(
+    "--qgis-project", type=click.Path(path_type=Path), metavar="PROJECT.QGZ",
+    help="Also write a QGIS project: both images, the rasters, the polygons, and bookmarks of the "
+    "largest changes.",
+)  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 

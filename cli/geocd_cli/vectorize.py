@@ -30,6 +30,7 @@ _TABLE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 @options.dates
 @options.footprints
 @options.stac
+@options.qgis_project
 @options.overwrite
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
@@ -38,7 +39,8 @@ _TABLE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 def vectorize(
     scores: Path, output: Path | None, threshold: PerClass | None, table: tuple[float, ...],
     before_date: str | None, after_date: str | None, footprints: Path | None, stac: Path | None,
-    overwrite: bool, quiet: bool, as_json: bool, drawing: VectorizeConfig,
+    qgis_project: Path | None, overwrite: bool, quiet: bool, as_json: bool,
+    drawing: VectorizeConfig,
 ) -> None:  # fmt: skip
     """Make change polygons from SCORES, at any threshold, without the network.
 
@@ -52,8 +54,8 @@ def vectorize(
 
     result = run(
         scores, output, threshold=threshold, config=drawing, dates=(before_date, after_date),
-        footprints=footprints, stac=stac, table=table, overwrite=overwrite,
-        progress=StageProgress(quiet=quiet),
+        footprints=footprints, stac=stac, qgis_project=qgis_project, table=table,
+        overwrite=overwrite, progress=StageProgress(quiet=quiet),
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=1))

@@ -55,13 +55,17 @@ def add_layer_style(geopackage: Path, layer: str, *, style: str, description: st
         database.close()
 
 
-def write_raster_style(change_map: Path) -> Path:
-    """Put the change map's style beside it, under the same base name; QGIS loads it from there.
+def write_raster_style(raster: Path, *, style: str = "change_map") -> Path:
+    """Put a style beside a raster, under the same base name; QGIS loads it from there.
+
+    Args:
+        raster: the file that it is for.
+        style: name of the style, as for ``style_text``.
 
     Raises:
         OutputError: the folder cannot be written to.
     """
-    path = change_map.with_suffix(".qml")
+    path = raster.with_suffix(".qml")
     with replacing(path) as temporary:
-        temporary.write_text(style_text("change_map"))
+        temporary.write_text(style_text(style))
     return path

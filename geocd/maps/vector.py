@@ -24,6 +24,12 @@ from geocd.vectorize.outline import as_multipolygons
 
 LAYER = "changes"
 """Name of the layer of change polygons, in the formats that name layers."""
+STYLED_LAYERS = {
+    "centrelines": "centrelines of road changes",
+    "not_observed": "ground that one date does not show",
+    "footprint": "extent that was compared",
+}
+"""Layers beside the changes that have a style of their name, and what it shows."""
 
 Provenance = Mapping[str, object]
 Layers = Mapping[str, geopandas.GeoDataFrame]
@@ -57,6 +63,8 @@ def _append_layers(layers: Layers, path: Path) -> None:
             warnings.filterwarnings("ignore", message=".*crs.*was not provided.*")
             pyogrio.write_dataframe(layer, path, driver="GPKG", layer=name, append=True,
                                     geometry_type=kind)  # fmt: skip
+        if name in STYLED_LAYERS:
+            add_layer_style(path, name, style=name, description=STYLED_LAYERS[name])
 
 
 def _write_geojson(changes: geopandas.GeoDataFrame, path: Path, provenance: Provenance) -> None:

@@ -1,0 +1,33 @@
+<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
+<qgis version="3.22.0" styleCategories="Symbology">
+  <renderer-v2 type="RuleRenderer" symbollevels="0" enableorderby="0" forceraster="0">
+    <rules key="rules">
+      <rule key="all" symbol="0" label="Extent that was compared"/>
+    </rules>
+    <symbols>
+      <symbol name="0" type="fill" alpha="1" clip_to_extent="1" force_rhr="0">
+        <layer class="SimpleLine" enabled="1" locked="0" pass="0">
+          <Option type="Map">
+            <Option name="line_color" type="QString" value="255,255,255,255"/>
+            <Option name="line_width" type="QString" value="0.7"/>
+            <Option name="line_width_unit" type="QString" value="MM"/>
+            <Option name="line_style" type="QString" value="solid"/>
+            <Option name="capstyle" type="QString" value="round"/>
+            <Option name="joinstyle" type="QString" value="round"/>
+          </Option>
+        </layer>
+        <layer class="SimpleLine" enabled="1" locked="0" pass="0">
+          <Option type="Map">
+            <Option name="line_color" type="QString" value="40,40,46,255"/>
+            <Option name="line_width" type="QString" value="0.35"/>
+            <Option name="line_width_unit" type="QString" value="MM"/>
+            <Option name="line_style" type="QString" value="dash"/>
+            <Option name="capstyle" type="QString" value="flat"/>
+            <Option name="joinstyle" type="QString" value="round"/>
+          </Option>
+        </layer>
+      </symbol>
+    </symbols>
+  </renderer-v2>
+  <layerGeometryType>2</layerGeometryType>
+</qgis>
