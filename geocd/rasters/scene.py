@@ -31,7 +31,8 @@ from geocd.rasters.warp import FieldWarp, Place, transform_array
 
 log = logging.getLogger(__name__)
 
-_TILE_SUFFIXES = {".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg", ".jp2", ".webp", ".img"}
+RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg", ".jp2", ".webp", ".img"}
+"""Extensions of the files that a folder of tiles is made of."""
 # Rasters without a CRS are warped between two transforms of one and the same plane; which
 # CRS is named does not matter, as long as it is the same on both sides.
 _PLANE = CRS.from_epsg(3857)
@@ -170,12 +171,12 @@ class Scene:
         if "://" not in name and folder.is_dir():
             paths = sorted(
                 str(p) for p in folder.iterdir()
-                if p.suffix.lower() in _TILE_SUFFIXES and not p.name.startswith(".")
+                if p.suffix.lower() in RASTER_SUFFIXES and not p.name.startswith(".")
             )  # fmt: skip
             if not paths:
                 raise RasterOpenError(
                     f"no rasters in the folder {name}; "
-                    f"looked for {', '.join(sorted(_TILE_SUFFIXES))}"
+                    f"looked for {', '.join(sorted(RASTER_SUFFIXES))}"
                 )
         else:
             paths = [name]
