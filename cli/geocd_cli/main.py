@@ -13,6 +13,7 @@ import geocd
 
 _COMMANDS = {
     "align": ("geocd_cli.align", "Move images to where they lie on a reference, and prove it."),
+    "archive": ("geocd_cli.archive", "Find changes over an archive: index, plan, run, merge."),
     "data": ("geocd_cli.data", "Look through labelled pairs or tiles: classes, damage, leaks."),
     "demo": ("geocd_cli.demo", "Paint a survey pair, find what changed, compare with the truth."),
     "detect": ("geocd_cli.detect", "Find what changed between two images of the same place."),

@@ -1,0 +1,249 @@
+"""An index of an archive: one row a file, GeoParquet, brought up to date instead of made anew."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import pandas as pd
+import rasterio
+import shapely
+
+from geocd.archive.header import DatePattern, Entry, Source, read_entry
+from geocd.archive.stac import is_stac, stac_sources
+from geocd.errors import ConfigError, InputError
+from geocd.outputs import check_writable, replacing
+from geocd.rasters.scene import RASTER_SUFFIXES
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, the steps done and the steps in all."""
+
+INDEX_VERSION = 1
+"""Rises when rows mean something else; an index of another version is made anew."""
+_READ = tuple(Entry.__dataclass_fields__)
+_TYPES = {
+    "size": "Int64", "modified_ns": "Int64", "height": "Int64", "width": "Int64",
+    "bands": "Int64", "alpha": "Int64", "masked": "boolean", "res_y": "Float64",
+    "res_x": "Float64", "gsd": "Float64", "nodata": "Float64",
+} | dict.fromkeys(
+    ("path", "status", "reason", "tag_date", "crs", "dtype", "hash", "stac_date", "date",
+     "date_source", "duplicate_of"), "string",
+)  # fmt: skip
+_COLUMNS = ("path", "status", "reason", "date", "date_source", "crs", "gsd", "res_y", "res_x",
+            "height", "width", "bands", "dtype", "nodata", "alpha", "masked", "transform", "size",
+            "modified_ns", "hash", "duplicate_of", "tag_date", "stac_date", "version",
+            "geometry")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class IndexResult:
+    """What an index holds, and what was done for it."""
+
+    output: Path
+    table: geopandas.GeoDataFrame
+    read: int
+    """Files that were new or altered, and so were read."""
+    gone: int
+    """Files of the index before that are no more."""
+
+    def report(self) -> str:
+        """The summary, for people: numbers, dates, and each file that is left out, with why."""
+        table = self.table
+        kept = len(table) - self.read
+        counts = f"{self.read} read, {kept} as they were, {self.gone} gone"
+        lines = [f"{len(table)} files -> {self.output} ({counts})"]
+        usable = table[table.status == "ok"]
+        for date, files in usable.groupby(usable["date"].fillna("no date")):
+            systems = ", ".join(sorted(files["crs"].unique()))
+            lines.append(f"  {date}: {len(files)} files in {systems}")
+        twice = int(usable["duplicate_of"].notna().sum())
+        if twice:
+            lines.append(f"  {twice} of them are copies of others")
+        lines += [
+            f"  {row.status}: {row.path}: {row.reason}"
+            for row in table[table.status != "ok"].itertuples()
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary, JSON-ready."""
+        bad = self.table[self.table.status != "ok"]
+        return {
+            "output": str(self.output), "files": len(self.table), "read": self.read,
+            "gone": self.gone, "duplicates": int(self.table["duplicate_of"].notna().sum()),
+            "left_out": bad[["path", "status", "reason"]].to_dict("records"),
+        }  # fmt: skip
+
+
+def index_archive(
+    sources: Sequence[str | Path],
+    output: str | Path,
+    *,
+    date_pattern: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> IndexResult:
+    """Describe every raster of an archive; files that the index knows already are not read.
+
+    Columns: ``path``, ``status`` (ok, damaged, unplaced) and ``reason``, ``date`` (ISO date,
+    month or year) and ``date_source`` (name, stac, tags), ``crs``, ``gsd`` (metres), ``res_y``
+    and ``res_x`` (CRS units), ``height``, ``width``, ``bands``, ``dtype``, ``nodata``, ``alpha``,
+    ``masked``, ``transform``, ``size`` (bytes), ``modified_ns``, ``hash`` (see `hash_samples`),
+    ``duplicate_of`` (path of a file with the same bytes), ``tag_date``, ``stac_date``. The
+    geometry is the outline of the valid pixels in WGS 84, empty where the status is not ok.
+
+    Args:
+        sources: folders, with all their subfolders; STAC files, see `stac_sources`; rasters.
+        output: the index, .parquet; one that is there is brought up to date.
+        date_pattern: see `DatePattern`; what it finds goes before STAC, and STAC before tags.
+        threads: that read; None: four for each processor, because they wait for the disk.
+        progress: called with the stage, the steps done and the steps in all.
+
+    Raises:
+        ConfigError: the pattern or the name of the output is impossible.
+        InputError: a source is not there, or no STAC.
+        OutputError: the index cannot be written; the one before is as it was.
+    """
+    target = Path(output)
+    if target.suffix.lower() != ".parquet":
+        raise ConfigError(f"an index is written as .parquet, got {target.name!r}")
+    check_writable(target, overwrite=True)
+    pattern = None if date_pattern is None else DatePattern(date_pattern)
+    found = pd.DataFrame(_list_sources(sources), columns=list(Source.__dataclass_fields__))
+    found = found.drop_duplicates("path").set_index("path", drop=False)
+    known = _known_rows(target)
+    fresh = _unaltered(found, known)
+    entries = _read_all(found[~found.index.isin(fresh)], threads, progress)
+    table = _table(entries, known.loc[fresh], found["stac_date"], pattern)
+    with replacing(target) as draft:
+        table.to_parquet(draft, schema_version="1.1.0", write_covering_bbox=True, index=False)
+    gone = int((~known.index.isin(found.index)).sum())
+    return IndexResult(target, table, len(entries), gone)
+
+
+def read_index(path: Path) -> geopandas.GeoDataFrame:
+    """An index from its file.
+
+    Raises:
+        InputError: it is missing, no index, or one of another version.
+    """
+    try:
+        table = geopandas.read_parquet(path)
+        versions = set(table["version"])
+    except Exception as error:  # pyarrow raises several unrelated types
+        raise InputError(f"cannot read the index {path}: {error}") from None
+    if versions - {INDEX_VERSION}:
+        raise InputError(
+            f"{path} is an index of version {versions}, this is {INDEX_VERSION}; make it again "
+            "with: geocd archive index"
+        )
+    return table.astype(_TYPES)
+
+
+def _list_sources(sources: Sequence[str | Path]) -> list[Source]:
+    listed: list[Source] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            listed += _walk(str(source.resolve()))
+        elif is_stac(source):
+            listed += stac_sources(source)
+        elif source.is_file():
+            status = source.stat()
+            listed.append(Source(path=str(source.resolve()), size=status.st_size,
+                                 modified_ns=status.st_mtime_ns))  # fmt: skip
+        else:
+            raise InputError(f"{source} is not there; give a folder, a STAC file or a raster")
+    return sorted(listed, key=lambda source: source.path)
+
+
+def _walk(folder: str) -> Iterator[Source]:
+    """Rasters in a folder and below; hidden files and folders, and links to folders, are not."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
+            elif os.path.splitext(entry.name)[1].lower() in RASTER_SUFFIXES and entry.is_file():  # noqa: PTH122
+                status = entry.stat()
+                yield Source(path=entry.path, size=status.st_size, modified_ns=status.st_mtime_ns)
+
+
+def _known_rows(target: Path) -> pd.DataFrame:
+    """The rows of the index before, by path; none without one, or with one of another version."""
+    if target.exists():
+        try:
+            table = read_index(target)
+        except InputError:
+            table = None
+        if table is not None:
+            table["outline"] = table.geometry.to_wkb()
+            return pd.DataFrame(table[list(_READ)]).set_index("path", drop=False)
+    return pd.DataFrame(columns=list(_READ)).set_index("path", drop=False)
+
+
+def _unaltered(found: pd.DataFrame, known: pd.DataFrame) -> pd.Index[Any]:
+    """Paths that have the size and the time of change that the index has."""
+    both = found.index.intersection(known.index)
+    now, then = (t.loc[both, ["size", "modified_ns"]].astype("Int64") for t in (found, known))
+    same = (now == then).all(axis=1) & now.notna().all(axis=1)
+    return both[same.fillna(False).to_numpy(bool)]
+
+
+def _read_all(
+    found: pd.DataFrame, threads: int | None, progress: Progress | None
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    sources = [
+        Source(path=path, size=_or_none(size), modified_ns=_or_none(modified),
+               stac_date=_or_none(date), stamp=stamp)
+        for path, size, modified, date, stamp in found.itertuples(index=False)
+    ]  # fmt: skip
+    workers = threads or 4 * (os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        for entry in pool.map(_read_in_thread, sources):
+            rows.append(entry.row())
+            if progress:
+                progress("index", len(rows), len(sources))
+    return rows
+
+
+def _or_none(value: Any) -> Any:
+    return None if pd.isna(value) else value
+
+
+def _read_in_thread(source: Source) -> Entry:
+    # GDAL's settings are those of a thread. Sidecars are asked for by name: a folder of ten
+    # thousand files is not listed again for each of them.
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"):
+        return read_entry(source)
+
+
+def _table(
+    entries: list[dict[str, Any]], kept: pd.DataFrame, stac_dates: pd.Series[Any],
+    pattern: DatePattern | None,
+) -> geopandas.GeoDataFrame:  # fmt: skip
+    """The rows that were read and those that were kept, by path, with what follows from them."""
+    parts = [part for part in (pd.DataFrame(entries, columns=list(_READ)), kept) if len(part)]
+    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_READ))
+    rows = rows.sort_values("path", ignore_index=True)
+    rows["stac_date"] = stac_dates.reindex(rows["path"]).to_numpy()
+    rows["version"] = INDEX_VERSION
+    named = [None if pattern is None else pattern.find(path) for path in rows["path"]]
+    candidates = pd.DataFrame({"name": named, "stac": rows["stac_date"], "tags": rows["tag_date"]},
+                              dtype="string")  # fmt: skip
+    rows["date"] = candidates.bfill(axis=1)["name"].to_numpy() if len(rows) else None
+    source = candidates.notna().idxmax(axis=1) if len(rows) else None
+    rows["date_source"] = None if source is None else source.where(rows["date"].notna())
+    sound = rows["status"].eq("ok") & rows["hash"].notna()
+    first = rows["hash"].map(rows[sound].groupby("hash")["path"].first())
+    rows["duplicate_of"] = first.where(sound & (first != rows["path"]))
+    outlines = shapely.from_wkb(rows["outline"].to_numpy(object))
+    table = geopandas.GeoDataFrame(rows.drop(columns="outline"), geometry=outlines,
+                                   crs="EPSG:4326")  # fmt: skip
+    return table.astype(_TYPES)[list(_COLUMNS)]
