@@ -17,9 +17,6 @@ from geocd.rasters.grid import Grid
 from geocd.rasters.write import RowWriter
 from geocd.tiling.classify import classify
 
-_COLUMNS = 4096
-"""Columns that are classified at a time, so that memory does not follow the width."""
-
 
 def class_codes(card: WeightsCard) -> tuple[int, ...]:
     """Values of the card's classes in a change map."""
@@ -57,17 +54,12 @@ class ChangeMapWriter:
         """Share of the grid that the rows so far show as observed, 0..1."""
         return self._seen / self._size
 
-    def write(self, rows: NDArray[np.uint8]) -> None:
-        """Append rows of encoded scores, shape (classes, rows, width)."""
+    def write(self, rows: NDArray[np.uint8], left: int = 0) -> None:
+        """Append rows of encoded scores, (classes, rows, columns); see ``RowWriter.write``."""
         self._seen += int(np.count_nonzero(rows[0] != NOT_OBSERVED))
-        self._scores.write(rows)
-        if self._map is None:
-            return
-        codes = np.empty((1, *rows.shape[1:]), np.uint8)
-        for left in range(0, rows.shape[2], _COLUMNS):
-            part = (slice(None), slice(None), slice(left, left + _COLUMNS))
-            codes[part] = classify(rows[part], self._thresholds, self._codes)
-        self._map.write(codes)
+        self._scores.write(rows, left)
+        if self._map is not None:
+            self._map.write(classify(rows, self._thresholds, self._codes)[None], left)
 
     def __enter__(self) -> ChangeMapWriter:
         self._stack.enter_context(self._scores)

@@ -220,7 +220,7 @@ def _bookmarks(frame: geopandas.GeoDataFrame, extent: Extent) -> Iterator[Bookma
 
 def _themes(root: Group, roles: Sequence[str]) -> dict[str, frozenset[str]]:
     """A theme a date, with the polygons on top."""
-    drawn = {layer.id for layer in root.layers() if layer.visible}
+    drawn = {layer.role for layer in root.layers() if layer.visible}
     images = {i for i in drawn if i.startswith(("before", "after"))}
     return {
         role.capitalize(): frozenset(

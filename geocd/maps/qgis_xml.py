@@ -26,8 +26,8 @@ _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 class MapLayer:
     """A layer of a project."""
 
-    id: str
-    """Unique in the project."""
+    role: str
+    """What it is in the project; no other layer is the same."""
     name: str
     provider: Literal["gdal", "ogr"]
     source: str
@@ -38,6 +38,12 @@ class MapLayer:
     visible: bool = True
     note: str = ""
     """What the layer tells when the mouse rests on it."""
+
+    @property
+    def id(self) -> str:
+        """Names it in the project file."""
+        # QGIS does not believe in ids of ten letters or fewer, and makes up others.
+        return f"geocd-layer-{self.role}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ class Project:
     bookmarks: Sequence[Bookmark] = ()
     bookmark_group: str = ""
     themes: dict[str, frozenset[str]] = field(default_factory=dict)
-    """Names of themes, and the ids of the layers that each shows."""
+    """Names of themes, and the roles of the layers that each shows."""
 
     def xml(self) -> bytes:
         """The project file, UTF-8."""
@@ -93,8 +99,13 @@ class Project:
         for layer in self.root.layers():
             layers.append(_maplayer(layer))
             SubElement(order, "layer", id=layer.id)
-        paths = SubElement(SubElement(root, "properties"), "Paths")
+        properties = SubElement(root, "properties")
+        paths = SubElement(properties, "Paths")
         SubElement(paths, "Absolute", type="bool").text = "false"
+        # Without this QGIS does not even read the CRS of the project.
+        projections = SubElement(SubElement(properties, "SpatialRefSys"), "ProjectionsEnabled")
+        projections.set("type", "int")
+        projections.text = str(int(self.crs is not None))
         themes = SubElement(root, "visibility-presets")
         for name, shown in self.themes.items():
             themes.append(self._theme(name, shown))
@@ -121,7 +132,7 @@ class Project:
     def _theme(self, name: str, shown: frozenset[str]) -> Element:
         theme = Element("visibility-preset", {"name": _text(name), "has-checked-group-info": "1"})
         for layer in self.root.layers():
-            if layer.id in shown:
+            if layer.role in shown:
                 SubElement(theme, "layer", id=layer.id, style="default", visible="1")
         nodes = SubElement(theme, "checked-group-nodes")
         for group in self.root.groups():

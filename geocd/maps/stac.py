@@ -28,7 +28,7 @@ def stac_item(
     path: Path, footprint: geopandas.GeoDataFrame, *, assets: Mapping[str, Path],
     record: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """A STAC 1.0.0 item of a run, JSON-ready.
+    """A STAC 1.1.0 item of a run, JSON-ready.
 
     Args:
         path: where the item will lie; links to assets are relative to it.
@@ -45,7 +45,7 @@ def stac_item(
     known = [_moment(str(date)) for date in dates if isinstance(date, str)]
     item: dict[str, Any] = {
         "type": "Feature",
-        "stac_version": "1.0.0",
+        "stac_version": "1.1.0",
         "stac_extensions": [],
         "id": path.stem,
         "geometry": None if shape is None else shapely.geometry.mapping(shape),
