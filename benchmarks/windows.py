@@ -29,7 +29,7 @@ from geocd.clock import Clock
 from geocd.config import PredictConfig, TilingConfig
 from geocd.models.files import find_weights, read_card
 from geocd.predict.backends import open_predictor
-from geocd.predict.flow import score_rows
+from geocd.predict.flow import score_pieces
 from geocd.tiling.windows import starts
 from geocd.training.datasets import load_pairs
 
@@ -115,11 +115,11 @@ def run(
     """Levels (classes, height, width), and megapixels a second of the network."""
     clock = Clock()
     predictor = open_predictor(name, window=(tiling.tile_size,) * 2, config=config)
-    rows = score_rows(
+    rows = score_pieces(
         predictor, scene.read, scene.truth.shape, tiling=tiling, batch_size=config.batch_size,
         clock=clock,
     )  # fmt: skip
-    levels = np.concatenate(list(rows), axis=1)
+    levels = np.concatenate([piece.levels for piece in rows], axis=1)
     return levels, scene.truth.size / 1e6 / clock.wall["network"]
 
 

@@ -36,7 +36,7 @@ from geocd.maps.stac import check_stac_output, write_stac
 from geocd.models.card import WeightsCard
 from geocd.models.files import find_weights, read_card
 from geocd.predict.backends import open_predictor
-from geocd.predict.flow import score_rows
+from geocd.predict.flow import score_pieces
 from geocd.predict.memory import fit_batch
 from geocd.predict.predictor import Predictor
 from geocd.provenance import describe_input, provenance
@@ -426,10 +426,10 @@ def _write_cogs(work: _Workspace, drafts: dict[str, Path], report: Progress) -> 
 
 
 class _Rows(Protocol):
-    """Takes rows of scores from top to bottom."""
+    """Takes rows of scores from top to bottom, one stripe of columns after another."""
 
-    def write(self, rows: NDArray[np.uint8]) -> None:
-        """Append rows (classes, rows, width)."""
+    def write(self, rows: NDArray[np.uint8], left: int = 0) -> None:
+        """Append rows (classes, rows, columns)."""
         ...
 
 
@@ -442,17 +442,17 @@ def _predict(
     with (
         pair.reader() as reader,
         closing(
-            score_rows(
+            score_pieces(
                 predictor, reader.read_part, pair.grid.shape, tiling=config.tiling,
                 batch_size=config.predict.batch_size, clock=busy,
                 progress=lambda done, total: report("predict", done, total),
             )
         ) as scored,
     ):  # fmt: skip
-        for rows in scored:
-            seen = seen or bool((rows[0] != NOT_OBSERVED).any())
+        for piece in scored:
+            seen = seen or bool((piece.levels[0] != NOT_OBSERVED).any())
             with busy.stage("write"):
-                target.write(rows)
+                target.write(piece.levels, piece.left)
     if not seen:
         raise NothingObservedError(
             f"no pixel of {pair.before.name} and {pair.after.name} is valid on both dates; "
@@ -465,15 +465,13 @@ def _resample(source: Path, grid: Grid, target: _Rows, report: Progress) -> None
     scene = Scene.open(source)
     height, width = _PIECE
     with Sampler(scene, grid, resampling=Resampling.bilinear) as sampler:
-        for top in range(0, grid.height, height):
-            below = min(top + height, grid.height)
-            rows = np.full((len(scene.bands), below - top, grid.width), NOT_OBSERVED, np.uint8)
-            for left in range(0, grid.width, width):
-                cols = slice(left, min(left + width, grid.width))
-                values, valid = sampler.read_raw(slice(top, below), cols, scene.bands)
-                rows[:, :, cols] = hide_unobserved(values, valid)
-            target.write(rows)
-            report("resample", below, grid.height)
+        for left in range(0, grid.width, width):
+            cols = slice(left, min(left + width, grid.width))
+            for top in range(0, grid.height, height):
+                rows = slice(top, min(top + height, grid.height))
+                values, valid = sampler.read_raw(rows, cols, scene.bands)
+                target.write(hide_unobserved(values, valid), left)
+            report("resample", cols.stop, grid.width)
 
 
 def _record(

@@ -17,7 +17,7 @@ from geocd.clock import Clock, profile_table
 from geocd.config import DetectConfig, PredictConfig, TilingConfig, parse_bytes
 from geocd.errors import ConfigError
 from geocd.models.files import find_weights, read_card
-from geocd.predict.flow import score_rows
+from geocd.predict.flow import score_pieces
 from geocd.predict.memory import fit_batch, memory_needed
 from geocd.rasters.fill import fill_unobserved
 
@@ -52,13 +52,19 @@ class _Scene:
         return SimpleNamespace(before=before, after=after, seen=seen, valid=seen)
 
 
-def _scores(scene, tiling, batch_size, read_width, monkeypatch=None):
+def _scores(scene, tiling, batch_size, read_width, stripe_width=8192):
     old, flow.READ_WIDTH = flow.READ_WIDTH, read_width
     try:
         predictor = _Mean(SimpleNamespace(card=CARD))
-        rows = score_rows(predictor, scene.read, scene.valid.shape, tiling=tiling,
-                          batch_size=batch_size)  # fmt: skip
-        return np.concatenate(list(rows), axis=1)
+        rows = score_pieces(predictor, scene.read, scene.valid.shape, tiling=tiling,
+                            batch_size=batch_size, stripe_width=stripe_width)  # fmt: skip
+        scores, tops = np.zeros((2, *scene.valid.shape), np.uint8), {}
+        for piece in rows:
+            top = tops.get(piece.left, 0)
+            height, width = piece.levels.shape[1:]
+            scores[:, top : top + height, piece.left : piece.left + width] = piece.levels
+            tops[piece.left] = top + height
+        return scores
     finally:
         flow.READ_WIDTH = old
 
@@ -86,15 +92,16 @@ def _one_by_one(scene, tiling):
 @settings(deadline=None, max_examples=25)
 @given(
     st.integers(1, 150), st.integers(1, 150), st.sampled_from([32, 48, 64]), st.floats(0, 0.9),
-    st.integers(1, 9), st.integers(1, 200),
+    st.integers(1, 9), st.integers(1, 200), st.integers(20, 200),
 )  # fmt: skip
 def test_any_plan_gives_identical_scores_and_reads_no_pixel_twice(
-    height, width, tile, share, batch, read_width
+    height, width, tile, share, batch, read_width, stripe
 ):
     scene, tiling = _Scene((height, width)), TilingConfig(tile_size=tile, overlap=int(share * tile))
     planned = _scores(scene, tiling, batch, read_width)
     assert (scene.reads == 1).all()
     np.testing.assert_array_equal(planned, _scores(scene, tiling, 1, 10_000))
+    np.testing.assert_array_equal(planned, _scores(scene, tiling, batch, read_width, stripe))
     assert (planned[:, ~scene.valid] == 255).all()
     expected = _one_by_one(scene, tiling)[:, scene.valid]
     assert np.abs(planned[:, scene.valid] - expected).max(initial=0) <= 0.5 + 1e-3
@@ -102,7 +109,7 @@ def test_any_plan_gives_identical_scores_and_reads_no_pixel_twice(
 
 def test_a_run_that_is_given_up_stops_all_its_threads():
     scene = _Scene((200, 64))
-    rows = score_rows(_Mean(SimpleNamespace(card=CARD)), scene.read, (200, 64),
+    rows = score_pieces(_Mean(SimpleNamespace(card=CARD)), scene.read, (200, 64),
                       tiling=TilingConfig(tile_size=32, overlap=0), batch_size=1)  # fmt: skip
     next(rows)
     rows.close()
@@ -112,7 +119,7 @@ def test_a_run_that_is_given_up_stops_all_its_threads():
 def test_the_clock_tells_the_overlapping_stages_apart():
     clock = Clock()
     scene = _Scene((64, 64))
-    list(score_rows(_Mean(SimpleNamespace(card=CARD)), scene.read, (64, 64),
+    list(score_pieces(_Mean(SimpleNamespace(card=CARD)), scene.read, (64, 64),
                     tiling=TilingConfig(tile_size=32, overlap=0), batch_size=2,
                     clock=clock))  # fmt: skip
     assert set(clock.wall) == {"read", "network", "stitch"}

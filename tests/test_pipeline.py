@@ -27,7 +27,7 @@ from geocd.errors import (
     OutputExistsError,
     RasterOpenError,
 )
-from geocd.predict.flow import prefetch, score_rows
+from geocd.predict.flow import prefetch, score_pieces
 from geocd.predict.torch import TorchPredictor
 from geocd.rasters.write import read_provenance
 from geocd.testing import paint_scene, write_raster
@@ -391,9 +391,9 @@ def test_windows_that_nobody_observed_are_not_run():
             self.seen = self.valid = valid[rows, cols]
 
     tiling = TilingConfig(tile_size=64, overlap=0)
-    rows = list(score_rows(predictor, _Strip, (128, 256), tiling=tiling, batch_size=1))
+    rows = list(score_pieces(predictor, _Strip, (128, 256), tiling=tiling, batch_size=1))
     assert predictor.calls == 1
-    scores = np.concatenate(rows, axis=1)
+    scores = np.concatenate([piece.levels for piece in rows], axis=1)
     assert (scores[:, valid] == 0).all()
     assert (scores[:, ~valid] == 255).all()
 

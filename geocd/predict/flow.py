@@ -25,11 +25,13 @@ from geocd.config import TilingConfig
 from geocd.predict.predictor import Images, Predictor
 from geocd.rasters.fill import fill_unobserved
 from geocd.tiling.stitch import Stitcher, hide_unobserved
-from geocd.tiling.windows import Window, count, starts
+from geocd.tiling.windows import Stripe, Window, starts, stripes
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
+STRIPE = 8192
+"""Columns that are scored together from top to bottom; a multiple of the blocks of a GeoTIFF."""
 READ_WIDTH = 2048
 """Columns that are read at a time, at least a window."""
 
@@ -61,6 +63,16 @@ class PairArrays(Protocol):
 ReadPart = Callable[[slice, slice], PairArrays]
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Finished scores."""
+
+    left: int
+    """Their first column."""
+    levels: NDArray[np.uint8]
+    """Shape (classes, rows, columns): 0..254, 255 not observed."""
+
+
 @dataclass(slots=True)
 class _Batch:
     """Windows to score, and the ends of strips among them, in order."""
@@ -72,7 +84,7 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _StripEnd:
-    """The rows above the next strip are complete; ``valid`` is theirs, over the whole width."""
+    """The rows above the next strip are complete; ``valid`` is theirs, in the stripe's columns."""
 
     valid: NDArray[np.bool_]
 
@@ -121,25 +133,28 @@ def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
 
 
 class _Strips:
-    """Reads the windows of a pair strip by strip, every pixel once.
+    """Reads the windows of a stripe strip by strip, every pixel once.
 
     Both dates and both masks travel as the planes of one array.
     """
 
     def __init__(
-        self, read: ReadPart, shape: tuple[int, int], tiling: TilingConfig, clock: Clock
-    ) -> None:
+        self, read: ReadPart, shape: tuple[int, int], tiling: TilingConfig, stripe: Stripe,
+        clock: Clock,
+    ) -> None:  # fmt: skip
         self._read, self.shape, self._clock = read, shape, clock
         self.tile = min(tiling.tile_size, shape[0]), min(tiling.tile_size, shape[1])
         self.tops = starts(shape[0], tiling.tile_size, tiling.overlap)
-        self.lefts = starts(shape[1], tiling.tile_size, tiling.overlap)
+        self.stripe, self.lefts = stripe, stripe.lefts
 
     def windows(self) -> Iterator[tuple[Window, NDArray[np.uint8]] | _StripEnd]:
         """Windows with their planes (2 * bands + 2, height, width), and the ends of strips.
 
         Windows that nobody observed are left out.
         """
-        height, width = self.shape
+        height, origin = self.shape[0], self.lefts[0]
+        width = self.lefts[-1] + self.tile[1] - origin
+        inner = slice(self.stripe.cols.start - origin, self.stripe.cols.stop - origin)
         # One buffer for the rows above and below: columns are read before they are written.
         shared: NDArray[np.uint8] | None = None
         above = 0
@@ -152,15 +167,16 @@ class _Strips:
                     most = self.tile[0] - min(np.diff([*self.tops, height]))
                     shared = np.empty((len(group), most, width), np.uint8)
                 stop = first + group.shape[2]
-                shared[:, :below, fresh:stop] = group[:, rows:, fresh - first :]
-                valid[:, fresh:stop] = group[-1, :rows, fresh - first :]
+                new = slice(fresh - origin, stop - origin)
+                shared[:, :below, new] = group[:, rows:, fresh - first :]
+                valid[:, new] = group[-1, :rows, fresh - first :]
                 for left in self.lefts:
                     if first <= left and fresh < left + self.tile[1] <= stop:
                         planes = group[:, :, left - first : left - first + self.tile[1]]
                         if planes[-1].any():
                             yield Window(top, left, *self.tile), planes
             above = below
-            yield _StripEnd(valid)
+            yield _StripEnd(valid[:, inner])
 
     def _groups(
         self, top: int, shared: NDArray[np.uint8] | None, above: int
@@ -168,7 +184,7 @@ class _Strips:
         """Planes of neighbouring windows, their first column, and the first that is new."""
         step = max(1, (READ_WIDTH - self.tile[1]) // max(1, self._stride()) + 1)
         former: NDArray[np.uint8] | None = None
-        start = fresh = 0
+        origin = start = fresh = self.lefts[0]
         for index in range(0, len(self.lefts), step):
             part = self.lefts[index : index + step]
             stop = part[-1] + self.tile[1]
@@ -178,7 +194,7 @@ class _Strips:
                 new = slice(fresh - part[0], None)
                 planes[:, above:, new] = news
                 if shared is not None:
-                    planes[:, :above, new] = shared[:, :above, fresh:stop]
+                    planes[:, :above, new] = shared[:, :above, fresh - origin : stop - origin]
                 if former is not None:
                     planes[:, :, : fresh - part[0]] = former[:, :, part[0] - start :]
             yield planes, part[0], fresh
@@ -224,17 +240,18 @@ def _scored(
             yield batch.events, levels
 
 
-def score_rows(
+def score_pieces(
     predictor: Predictor,
     read: ReadPart,
     shape: tuple[int, int],
     *,
     tiling: TilingConfig,
     batch_size: int,
+    stripe_width: int = STRIPE,
     progress: Progress | None = None,
     clock: Clock | None = None,
-) -> Generator[NDArray[np.uint8], None, None]:
-    """Scores of a whole pair, streamed from top to bottom.
+) -> Generator[Piece, None, None]:
+    """Scores of a whole pair, streamed from top to bottom, one stripe of columns after another.
 
     Windows that nobody observed are skipped. Scores depend on the windows alone: not on the
     batch, nor on how the raster is read.
@@ -245,17 +262,35 @@ def score_rows(
         shape: (height, width) of the grid.
         tiling: tile size and overlap.
         batch_size: window pairs in one call of the predictor.
+        stripe_width: columns that are finished together; memory follows it.
         progress: called with windows done and windows in all.
         clock: counts the stages "read", "network" and "stitch".
 
     Yields:
-        Encoded scores (classes, rows, width), uint8: 0..254, 255 not observed.
+        Pieces that cover the grid: all rows of a stripe before those of the next.
     """
-    clock = clock or Clock()
-    strips = _Strips(read, shape, tiling, clock)
-    stitcher = Stitcher(shape, len(predictor.card.change_classes), tiling)
-    total, a_row, ended, done = count(shape, tiling), len(strips.lefts), 0, 0
-    batches = _batches(strips, batch_size, clock)
+    plan = stripes(shape[1], tiling, stripe_width)
+    rows = len(starts(shape[0], tiling.tile_size, tiling.overlap))
+    total, before = rows * sum(len(stripe.lefts) for stripe in plan), 0
+    for stripe in plan:
+
+        def _report(done: int, before: int = before) -> None:
+            if progress:
+                progress(before + done, total)
+
+        yield from _stripe_pieces(
+            predictor, read, shape, tiling, stripe, batch_size, _report, clock or Clock()
+        )
+        before += rows * len(stripe.lefts)
+
+
+def _stripe_pieces(
+    predictor: Predictor, read: ReadPart, shape: tuple[int, int], tiling: TilingConfig,
+    stripe: Stripe, batch_size: int, progress: Callable[[int], None], clock: Clock,
+) -> Generator[Piece, None, None]:  # fmt: skip
+    strips = _Strips(read, shape, tiling, stripe, clock)
+    stitcher = Stitcher(shape, len(predictor.card.change_classes), tiling, stripe)
+    batches, ended, done = _batches(strips, batch_size, clock), 0, 0
     with closing(prefetch(_scored(batches, predictor, clock))) as scored:
         for events, levels in scored:
             for event in events:
@@ -267,7 +302,6 @@ def score_rows(
                     _, rows = stitcher.take()
                     rows = hide_unobserved(rows, event.valid)
                 ended += 1
-                done = ended * a_row
-                yield rows
-            if progress:
-                progress(done, total)
+                done = ended * len(stripe.lefts)
+                yield Piece(stripe.cols.start, rows)
+            progress(done)

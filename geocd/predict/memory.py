@@ -7,7 +7,7 @@ import itertools
 from geocd.config import DetectConfig
 from geocd.errors import ConfigError
 from geocd.models.card import WeightsCard
-from geocd.predict.flow import READ_WIDTH
+from geocd.predict.flow import READ_WIDTH, STRIPE
 from geocd.tiling.windows import starts
 
 _MIB = 2**20
@@ -25,7 +25,7 @@ _BYTES_PER_CHANNEL_ELSE = 160
 def memory_needed(shape: tuple[int, int], card: WeightsCard, config: DetectConfig) -> int:
     """Bytes that a run needs at most on a reading grid of (height, width).
 
-    They grow with the width of the raster, with the tile and with the batch, not with the height.
+    They grow with the tile, with the batch and, up to a stripe of columns, with the width.
     """
     tile_h, tile_w = (min(config.tiling.tile_size, side) for side in shape)
     tops = starts(shape[0], config.tiling.tile_size, config.tiling.overlap)
@@ -44,7 +44,7 @@ def memory_needed(shape: tuple[int, int], card: WeightsCard, config: DetectConfi
     network = config.predict.batch_size * channel * card.width * tile_h * tile_w
     torch = config.predict.backend == "torch" or config.predict.device in ("cuda", "mps")
     program = _PROGRAM["torch" if torch else "openvino"] + _FIXED
-    return program + by_width * shape[1] + pieces + network
+    return program + by_width * min(shape[1], STRIPE + 2 * tile_w) + pieces + network
 
 
 def fit_batch(shape: tuple[int, int], card: WeightsCard, config: DetectConfig) -> int:

@@ -58,8 +58,8 @@ class RowWriter:
             self._dataset.descriptions = bands
             if colours:
                 self._dataset.write_colormap(1, dict(colours))
-        self._row = self._filled = 0
-        self._held = np.empty((len(bands), _BLOCK, grid.width), dtype)
+        self._row = self._filled = self._left = 0
+        self._held: NDArray[Any] = np.empty((len(bands), 0, 0), dtype)
 
     @property
     def dataset(self) -> Any:
@@ -77,8 +77,17 @@ class RowWriter:
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), _writing(self.path):
             self._dataset.write_mask(valid, window=window)
 
-    def write(self, rows: NDArray[Any]) -> None:
-        """Append rows, shape (bands, rows, width), of the writer's type."""
+    def write(self, rows: NDArray[Any], left: int = 0) -> None:
+        """Append rows of the writer's type.
+
+        Args:
+            rows: shape (bands, rows, columns).
+            left: their first column, a multiple of 256. All rows of some columns come before
+                those of other columns.
+        """
+        if self._row == 0 and self._filled == 0:
+            self._left = left
+            self._held = np.empty((len(rows), _BLOCK, rows.shape[2]), rows.dtype)
         while rows.shape[1]:
             taken = min(_BLOCK - self._filled, rows.shape[1])
             self._held[:, self._filled : self._filled + taken] = rows[:, :taken]
@@ -89,10 +98,11 @@ class RowWriter:
                 self._flush()
 
     def _flush(self) -> None:
-        window = rasterio.windows.Window(0, self._row, self.grid.width, self._filled)
+        width = self._held.shape[2]
+        window = rasterio.windows.Window(self._left, self._row, width, self._filled)
         with _writing(self.path):
             self._dataset.write(self._held[:, : self._filled], window=window)
-        self._row += self._filled
+        self._row = (self._row + self._filled) % self.grid.height
         self._filled = 0
 
     def tag(self, provenance: Mapping[str, Any]) -> None:

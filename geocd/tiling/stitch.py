@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from geocd.config import NOT_OBSERVED, TilingConfig
 from geocd.errors import ShapeError
-from geocd.tiling.windows import Window, blending_weights, starts
+from geocd.tiling.windows import Stripe, Window, blending_weights, starts, stripes
 
 
 class Stitcher:
@@ -21,26 +21,35 @@ class Stitcher:
         │ shared: floats  │      │   rows that the next strip of windows shares
         └─────────────────┴──────┘
 
-    Windows come in the order of ``split``; those that nobody observed may be left out. Memory is
-    ``classes x width x (4 x overlap + tile)`` bytes, whatever the raster's height.
+    Windows come in the order of ``split``, those of one stripe; those that nobody observed may be
+    left out. Memory is ``classes x columns x (4 x overlap + tile)`` bytes, whatever the height.
 
     Args:
         shape: (height, width) of the raster.
         classes: planes of a score array.
         config: tile size and overlap.
+        stripe: the columns to stitch; None: all.
     """
 
-    def __init__(self, shape: tuple[int, int], classes: int, config: TilingConfig) -> None:
+    def __init__(
+        self, shape: tuple[int, int], classes: int, config: TilingConfig,
+        stripe: Stripe | None = None,
+    ) -> None:  # fmt: skip
         height, width = shape
         self.shape, self.classes = shape, classes
+        self.stripe = stripe or stripes(width, config, width)[0]
         self.tile = min(config.tile_size, height), min(config.tile_size, width)
         self._tops = starts(height, config.tile_size, config.overlap)
-        self._lefts = starts(width, config.tile_size, config.overlap)
-        self._shares = blending_weights(height, config), blending_weights(width, config)
+        self._shares = blending_weights(height, config)
+        lefts = starts(width, config.tile_size, config.overlap)
+        self._shares_by_left = dict(zip(lefts, blending_weights(width, config), strict=True))
+        # Columns are counted from the first window's.
+        self._first = self.stripe.lefts[0]
+        self._width = self.stripe.lefts[-1] + self.tile[1] - self._first
         self._strip, self._rows_below = -1, 0
         steps = np.diff([*self._tops, height])
         # One buffer for the rows above and below: columns are read before they are written.
-        self._shared = np.zeros((classes, self.tile[0] - min(steps), width), np.float32)
+        self._shared = np.zeros((classes, self.tile[0] - min(steps), self._width), np.float32)
         self._next_strip()
 
     def _next_strip(self) -> None:
@@ -50,7 +59,7 @@ class Stitcher:
         end = [*self._tops[1:], self.shape[0]][self._strip]
         rows = end - self._tops[self._strip]
         self._rows_above, self._rows_below = self._rows_below, self.tile[0] - rows
-        self._levels = np.zeros((self.classes, rows, self.shape[1]), np.uint8)
+        self._levels = np.zeros((self.classes, rows, self._width), np.uint8)
         self._left = 0
         self._open = np.zeros((self.classes, *self.tile), np.float32)
         self._open[:, : self._rows_above] = self._shared[:, : self._rows_above, : self.tile[1]]
@@ -69,12 +78,16 @@ class Stitcher:
             raise ShapeError(
                 f"window {window} needs levels of {(self.classes, *self.tile)}, got {levels.shape}"
             )
-        strip = self._strip
-        if [window.row] != self._tops[strip : strip + 1] or window.col < self._left:
+        left = window.col - self._first
+        if (
+            [window.row] != self._tops[self._strip : self._strip + 1]
+            or window.col not in self.stripe.lefts
+            or left < self._left
+        ):
             raise ShapeError(f"it is not the turn of {window}; add windows in the order of split")
-        self._advance(window.col)
-        rows, cols = self._shares[0][strip], self._shares[1][self._lefts.index(window.col)]
-        self._open += levels * (rows[:, None] * cols)
+        self._advance(left)
+        shares = self._shares[self._strip][:, None] * self._shares_by_left[window.col]
+        self._open += levels * shares
 
     def _advance(self, left: int) -> None:
         """Finish the columns before ``left``; what lies beyond the open window was skipped."""
@@ -97,12 +110,13 @@ class Stitcher:
         """End the strip, and give its rows that no later window touches.
 
         Returns:
-            The rows, and levels (classes, rows, width), 0..254; meaningless where no window was
-            added.
+            The rows, and levels (classes, rows, columns of the stripe), 0..254; meaningless where
+            no window was added.
         """
         top = self._tops[self._strip]
-        self._advance(self.shape[1])
-        levels = self._levels
+        self._advance(self._width)
+        inner = slice(self.stripe.cols.start - self._first, self.stripe.cols.stop - self._first)
+        levels = self._levels[:, :, inner]
         self._next_strip()
         return slice(top, top + levels.shape[1]), levels
 

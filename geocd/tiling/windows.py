@@ -53,6 +53,32 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
     return [round(i * (length - tile) / steps) for i in range(steps + 1)]
 
 
+@dataclass(frozen=True, slots=True)
+class Stripe:
+    """Columns of a raster that are finished together, from top to bottom."""
+
+    cols: slice
+    """The columns, from the first to before the last."""
+    lefts: tuple[int, ...]
+    """Where the windows begin that reach into them, a few pixels of the neighbours' included."""
+
+
+def stripes(width: int, config: TilingConfig, limit: int) -> list[Stripe]:
+    """Stripes of at most ``limit`` columns that cover a raster of ``width`` columns.
+
+    A window that reaches into two stripes belongs to both, so that each can be finished alone.
+    """
+    tile = min(config.tile_size, width)
+    lefts = starts(width, config.tile_size, config.overlap)
+    return [
+        Stripe(
+            slice(first, min(first + limit, width)),
+            tuple(left for left in lefts if first - tile < left < first + limit),
+        )
+        for first in range(0, width, limit)
+    ]
+
+
 def split(shape: tuple[int, int], config: TilingConfig) -> Iterator[Window]:
     """Windows that cover a raster, row by row, all of one size and all inside.
 
