@@ -110,6 +110,17 @@ def test_trained_weights_give_the_same_on_every_backend(weights, painted):
         assert ((levels >= threshold) != (wanted >= threshold)).mean() < 1e-3
 
 
+def test_half_precision_spares_what_the_network_declares():
+    if "bf16" not in openvino.precisions():
+        pytest.skip("this processor has no bf16")
+    form = OpenVINOPredictor(find_weights("geocd-vhr"), precision="bf16")._form
+    front, rest = openvino._compile(form, (64, 64), "bf16", 1, 1)
+    hints = [m.get_property("INFERENCE_PRECISION_HINT").to_string() for m in (front, rest)]
+    assert hints == ["f32", "bf16"]
+    assert [list(o.shape) for o in front.outputs] == [[2, 16, 32, 32], [2, 24, 16, 16]]
+    assert len(openvino._compile(form, (64, 64), "float32", 1, 1)) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "bands", "classes", "exclusive"),
     [
@@ -373,6 +384,51 @@ def test_int8_without_nncf_says_what_to_install(tiny, monkeypatch):
     with pytest.raises(ConfigError, match=r"geocd\[int8\]"):
         open_predictor(str(tiny), window=(32, 32), config=PredictConfig(precision="int8"),
                        calibration=lambda card: paint_pairs(1, gsd=0.5))  # fmt: skip
+
+
+@pytest.fixture
+def eight_bits(monkeypatch):
+    """Stands in for NNCF: 8 bits that change nothing, unless told to add to the scores."""
+    ov = openvino.openvino()
+
+    def _quantise(model, pairs, *, precise):
+        changed = model.clone()
+        if added:
+            result = changed.get_results()[0]
+            levels = result.input_value(0)
+            more = ov.opset13.add(levels, ov.opset13.constant(np.uint8(added)))
+            result.input(0).replace_source_output(more.output(0))
+        return changed
+
+    added = 0
+
+    def _add(levels):
+        nonlocal added
+        added = levels
+
+    monkeypatch.setattr("geocd.predict.convert.quantise", _quantise)
+    return _add
+
+
+def _open_int8(weights):
+    return open_predictor(
+        str(weights), window=(32, 32), config=PredictConfig(precision="int8"),
+        calibration=lambda card: paint_pairs(2, gsd=0.5, size=32),
+    )  # fmt: skip
+
+
+def test_int8_tells_its_loss(tiny, tmp_path, eight_bits, monkeypatch):
+    monkeypatch.setenv("GEOCD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(openvino, "precisions", lambda: ("float32", "int8"))
+    assert "int8 (0.00% of the pixels of painted pairs" in _open_int8(tiny).description
+
+
+def test_int8_that_changes_the_map_is_refused(tiny, tmp_path, eight_bits, monkeypatch):
+    monkeypatch.setenv("GEOCD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(openvino, "precisions", lambda: ("float32", "int8"))
+    eight_bits(127)
+    with pytest.raises(BackendError, match="8 bits are not enough"):
+        _open_int8(tiny)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import openvino
 import pytest
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from geocd.models.adversarial import PatchDiscriminator
 from geocd.models.card import WeightsCard
 from geocd.models.checkpoint import Weights, load_weights, save_weights
 from geocd.models.registry import build_model, known_models, known_options
+from geocd.predict import runtime
 from geocd.predict.torch import TorchPredictor
 
 CASES = [
@@ -144,13 +144,11 @@ class TestNetworkContract:
             forth, back = network(before, after), network(after, before)
         assert torch.allclose(forth, back, atol=1e-4) == network.symmetric
 
-    def test_openvino_gives_the_same_logits_in_float32(self, name, options, monkeypatch):
+    def test_openvino_gives_the_same_logits_in_float32(self, name, options):
         """To a thousandth of their spread; sizes other than the traced one included."""
-        # Outside of continuous integration the converter reports its use to its maker.
-        monkeypatch.setenv("CI", "true")
         network = _lively(name, options)
-        exported = openvino.convert_model(network, example_input=tuple(_images(network)))
-        compiled = openvino.compile_model(
+        exported = runtime.converter()(network, example_input=tuple(_images(network)))
+        compiled = runtime.openvino().compile_model(
             exported, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
         )
         for size, tiles in ((1, 2), (2, 1)):

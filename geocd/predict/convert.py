@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,18 @@ def convert(
     return model, {"stride": stride, "precise": precise}
 
 
-def quantise(model: Any, pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> Any:
+def quantise(
+    model: Any,
+    pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    *,
+    precise: Sequence[str] = (),
+) -> Any:
     """The model with weights and activations of 8 bits, their ranges measured on pairs.
 
     Args:
         model: from ``convert``.
         pairs: images (bands, height, width), the more alike to what will be seen the better.
+        precise: how names of the nodes begin that keep their precision.
 
     Raises:
         ConfigError: NNCF is not installed.
@@ -74,7 +81,8 @@ def quantise(model: Any, pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uin
         ) from None
     logging.getLogger("nncf").setLevel(logging.ERROR)
     samples = [(before[None], after[None]) for before, after in pairs]
+    spared = nncf.IgnoredScope(patterns=[f"{re.escape(p)}[./].*" for p in precise], validate=False)
     return nncf.quantize(
         model, nncf.Dataset(samples), preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(samples),
+        subset_size=len(samples), ignored_scope=spared,
     )  # fmt: skip

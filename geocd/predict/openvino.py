@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import geocd
-from geocd.config import PrecisionName
+from geocd.config import SCORE_SCALE, PrecisionName
 from geocd.errors import BackendError, ConfigError
 from geocd.models.card import WeightsCard
 from geocd.models.files import read_checked
@@ -35,6 +35,8 @@ _CAPABILITIES: dict[str, PrecisionName] = {
     "FP32": "float32", "BF16": "bf16", "FP16": "fp16", "INT8": "int8",
 }  # fmt: skip
 _MODEL = "model.xml"
+_MOST_FLIPPED = 0.005
+"""Share of pixels on the other side of a threshold above which 8 bits are refused."""
 _TEXT = ("convert.py", "graph.py")
 _HINTS = {"float32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 FREE_UP_TO = 320
@@ -153,7 +155,11 @@ class OpenVINOPredictor:
     def description(self) -> str:
         """Backend, precision and device."""
         version = openvino().__version__.partition("-")[0]
-        return f"OpenVINO {version}, {self.precision}, CPU with {self._threads} threads"
+        loss = ""
+        if self.precision == "int8":
+            share = _network(self._form)[1]["flipped"]
+            loss = f" ({share:.2%} of the pixels of painted pairs change sides)"
+        return f"OpenVINO {version}, {self.precision}{loss}, CPU with {self._threads} threads"
 
     def prepare(self, shape: tuple[int, int]) -> None:
         """Make ready for windows of (height, width) pixels, instead of at the first of them.
@@ -246,10 +252,36 @@ def _converted(form: _Form) -> tuple[Any, dict[str, Any]]:
         if form.quantised:
             if form.calibration is None:
                 raise ConfigError("int8 needs pairs to calibrate with, and none were given")
-            model = convert.quantise(model, form.calibration(form.card))
+            pairs = list(form.calibration(form.card))
+            whole = model.clone()
+            model = convert.quantise(model, pairs, precise=facts["precise"])
+            facts["flipped"] = _flipped(whole, model, pairs, form.card)
     except RuntimeError as error:
         raise _refusal("convert", form.card, error) from error
     return model, facts
+
+
+def _flipped(
+    whole: Any, quantised: Any, pairs: Sequence[Any], card: WeightsCard
+) -> float:  # fmt: skip
+    """Share of the pixels of pairs that 8 bits put on the other side of a threshold.
+
+    Raises:
+        BackendError: it is more than anybody would want.
+    """
+    programs = [_core().compile_model(model, "CPU") for model in (whole, quantised)]
+    limits = np.array(card.thresholds)[:, None, None] * SCORE_SCALE
+    shares = []
+    for before, after in pairs:
+        sides = [program((before[None], after[None]))[0][0] >= limits for program in programs]
+        shares.append(float((sides[0] != sides[1]).mean()))
+    flipped = float(np.mean(shares))
+    if flipped > _MOST_FLIPPED:
+        raise BackendError(
+            f"8 bits are not enough for {card.name}: {flipped:.1%} of the pixels that it was "
+            "calibrated on change sides; try --precision auto"
+        )
+    return flipped
 
 
 @lru_cache(maxsize=2)
