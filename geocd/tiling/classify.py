@@ -31,15 +31,20 @@ def classify(
     Returns:
         Shape (height, width): 0, one of ``codes``, or 255 where not observed.
     """
-    observed = scores[0] != NOT_OBSERVED
-    out = np.where(observed, np.uint8(0), np.uint8(NOT_OBSERVED))
-    # Change is rare: margins are looked at only where something passes.
-    passes = np.zeros(observed.shape, bool)
-    for band, threshold in zip(scores, thresholds, strict=True):
-        passes |= band >= least_level(threshold)
-    passes &= observed
-    limits = np.array(thresholds, np.float32)[:, None] * np.float32(SCORE_SCALE)
-    room = np.maximum(SCORE_SCALE - limits, np.float32(1e-6))  # none at a threshold of 1
-    margin = (scores[:, passes] - limits) / room  # (classes, pixels)
-    out[passes] = np.array(codes, np.uint8)[margin.argmax(axis=0)]
+    unseen = scores[0] == NOT_OBSERVED
+    out: NDArray[np.uint8] = unseen * np.uint8(NOT_OBSERVED)
+    taken, contested = np.zeros((2, *out.shape), bool)
+    for band, threshold, code in zip(scores, thresholds, codes, strict=True):
+        passes = (band >= least_level(threshold)) & ~unseen
+        contested |= passes & taken
+        taken |= passes
+        out += passes * np.uint8(code)
+    # Hardly a pixel passes for two classes: only those are weighed.
+    where = np.flatnonzero(contested)
+    if len(where):
+        limits = np.array(thresholds, np.float32)[:, None] * np.float32(SCORE_SCALE)
+        room = np.maximum(SCORE_SCALE - limits, np.float32(1e-6))  # none at a threshold of 1
+        claims = scores.reshape(len(scores), -1)[:, where]  # (classes, pixels)
+        winner = ((claims - limits) / room).argmax(axis=0)
+        out.ravel()[where] = np.array(codes, np.uint8)[winner]
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,6 +24,21 @@ _STRIP_PIXELS = 1 << 22
 """Pixels of an object that are held at once; larger objects are read in strips."""
 _LONGEST_SIDE = 32.0
 """Sides longer than this, in pixels, get more vertices before they are projected."""
+
+
+class Measures(NamedTuple):
+    """Sizes of n polygons in metres (pixels without a CRS), each of shape (n,)."""
+
+    area: Floats
+    """Square metres (pixels)."""
+    perimeter: Floats
+    """Of all rings."""
+    length: Floats
+    """Longer side of the smallest rectangle around each."""
+    width: Floats
+    """Shorter side of that rectangle."""
+    azimuth: Floats
+    """Direction of the longer side: degrees clockwise from north (from up), 0..180."""
 
 
 class Ruler:
@@ -61,7 +76,7 @@ class Ruler:
 
     def area(self, polygons: Geometries) -> Floats:
         """Areas in square metres (pixels without a CRS), shape of ``polygons``."""
-        return np.asarray(shapely.area(self._on_a_plane(polygons)))
+        return np.asarray(shapely.area(self._on_a_plane(self._on_the_ground(polygons))))
 
     def largest_pixel(self) -> float:
         """Area of the largest pixel of the grid, in square metres (1 without a CRS)."""
@@ -74,51 +89,58 @@ class Ruler:
 
     def perimeter(self, polygons: Geometries) -> Floats:
         """Lengths of all rings in metres (pixels without a CRS), shape of ``polygons``."""
+        return self._around(self._on_the_ground(polygons))
+
+    def measure(self, polygons: Geometries) -> Measures:
+        """Everything that is measured of polygons, shape (n,), which are projected once."""
+        ground = self._on_the_ground(polygons)
+        plane = self._on_a_plane(ground)
+        return Measures(np.asarray(shapely.area(plane)), self._around(ground), *_box(plane))
+
+    def _around(self, ground: Geometries) -> Floats:
+        """Perimeters of polygons in longitude and latitude (in pixels without a CRS)."""
         if self._to_lonlat is None:
-            return np.asarray(shapely.length(polygons))
+            return np.asarray(shapely.length(ground))
         # Along the ellipsoid: an equal-area projection stretches lengths, and more so the
         # farther from its centre, so a map of a country would be measured wrongly at its rim.
-        parts, part_owner = shapely.get_parts(self._on_the_ground(polygons), return_index=True)
+        parts, part_owner = shapely.get_parts(ground, return_index=True)
         rings, ring_owner = shapely.get_rings(parts, return_index=True)
         lonlat, ring = shapely.get_coordinates(rings, return_index=True)
         side = ring[:-1] == ring[1:]
         start, stop = lonlat[:-1][side], lonlat[1:][side]
         _, _, metres = _GEOD.inv(start[:, 0], start[:, 1], stop[:, 0], stop[:, 1])
         owner = part_owner[ring_owner[ring[:-1][side]]]
-        total: Floats = np.bincount(owner, weights=metres, minlength=len(polygons)).astype(float)
+        total: Floats = np.bincount(owner, weights=metres, minlength=len(ground)).astype(float)
         return total
-
-    def box(self, polygons: Geometries) -> tuple[Floats, Floats, Floats]:
-        """The smallest rectangle, turned as it may be, around each polygon.
-
-        Returns:
-            Length and width in metres (pixels without a CRS), and the direction of the length:
-            degrees clockwise from north (from up), 0 <= direction < 180. Each of shape (n,).
-        """
-        if len(polygons) == 0:
-            return (np.zeros(0),) * 3
-        boxes = shapely.oriented_envelope(self._on_a_plane(polygons))
-        points = shapely.get_coordinates(boxes).reshape(len(boxes), 5, 2)
-        sides = points[:, 1:3] - points[:, 0:2]
-        lengths = np.hypot(sides[..., 0], sides[..., 1])
-        longest = lengths.argmax(axis=1)
-        every = np.arange(len(boxes))
-        x, y = sides[every, longest].T
-        azimuth = np.degrees(np.arctan2(x, y)) % 180
-        return lengths[every, longest], lengths[every, 1 - longest], azimuth
-
-    def _on_a_plane(self, polygons: Geometries) -> Geometries:
-        """The polygons on a plane that keeps areas, in metres (pixels), y upwards."""
-        if self._to_lonlat is None:
-            flipped: Geometries = shapely.transform(polygons, lambda points: points * (1, -1))
-            return flipped
-        return _projected(self._on_the_ground(polygons), self._to_plane)
 
     def _on_the_ground(self, polygons: Geometries) -> Geometries:
         """The polygons in longitude and latitude, with vertices along their long sides."""
-        assert self._to_lonlat is not None
+        if self._to_lonlat is None:
+            return polygons
         moved = to_ground(shapely.segmentize(polygons, _LONGEST_SIDE), self._grid)
         return _projected(moved, self._to_lonlat)
+
+    def _on_a_plane(self, ground: Geometries) -> Geometries:
+        """The same on a plane that keeps areas, in metres (pixels), y upwards."""
+        if self._to_lonlat is None:
+            flipped: Geometries = shapely.transform(ground, lambda points: points * (1, -1))
+            return flipped
+        return _projected(ground, self._to_plane)
+
+
+def _box(plane: Geometries) -> tuple[Floats, Floats, Floats]:
+    """Length, width and direction of the smallest rectangle, however turned, around each."""
+    if len(plane) == 0:
+        return (np.zeros(0),) * 3
+    boxes = shapely.oriented_envelope(plane)
+    points = shapely.get_coordinates(boxes).reshape(len(boxes), 5, 2)
+    sides = points[:, 1:3] - points[:, 0:2]
+    lengths = np.hypot(sides[..., 0], sides[..., 1])
+    longest = lengths.argmax(axis=1)
+    every = np.arange(len(boxes))
+    x, y = sides[every, longest].T
+    azimuth = np.degrees(np.arctan2(x, y)) % 180
+    return lengths[every, longest], lengths[every, 1 - longest], azimuth
 
 
 def _projected(geometries: Geometries, transformer: Transformer) -> Geometries:

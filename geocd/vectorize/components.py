@@ -121,10 +121,14 @@ class ObjectStream:
             The objects that end in or above this band, in no particular order.
         """
         known = len(self._group)
-        count, labels = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
-        inside = mask.view(bool)
-        np.add(labels, known - 1, out=labels, where=inside)
-        fresh = Sums.of(labels[inside], scores[inside], doubtful[inside], known + count - 1)
+        count, found = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
+        labels: Any = found  # numbers go on from those that are held
+        labels += mask * np.int32(known - 1)
+        where = np.flatnonzero(mask)
+        fresh = Sums.of(
+            labels.ravel()[where], scores.ravel()[where], doubtful.ravel()[where],
+            known + count - 1,
+        )  # fmt: skip
         sums = Sums.joined(self._sums, fresh.chosen(slice(known, None)))
         parts = np.concatenate([self._last, labels, *([self._last * 0] if last else [])])
         corners, diagonal = find_corners(parts, top=self._row)

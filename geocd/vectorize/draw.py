@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import shapely
 
 from geocd.config import CLASS_CODES, VectorizeConfig
-from geocd.vectorize.attributes import Ruler
+from geocd.vectorize.attributes import Measures, Ruler
 from geocd.vectorize.kinds import looks_like_road
 from geocd.vectorize.neighbours import with_shared_walls, without_new_overlaps
 from geocd.vectorize.outline import Floats, Geometries, Ints, smooth
 from geocd.vectorize.regularize import Flags, Regularized, regularize
 
-_BATCH = 10_000
-"""Objects that are worked on together."""
+_BATCH = 1_000
+"""Objects that are worked on together: their points fit into the caches of a processor."""
+_SURE = 1 + 1e-6
+"""How much larger than asked for what is judged by its pixels must be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +33,6 @@ class Drawing:
     """Whether a polygon was drawn with right angles."""
     kinds: npt.NDArray[np.str_]
     """Building or road."""
-    area: Floats
-    """Square metres (pixels without a CRS)."""
-    perimeter: Floats
-    """Metres (pixels without a CRS), holes included."""
-
-    def chosen(self, which: Flags) -> Drawing:
-        """Those of the objects that a mask selects."""
-        return Drawing(
-            self.polygons[which], self.regularized[which], self.kinds[which], self.area[which],
-            self.perimeter[which],
-        )  # fmt: skip
 
 
 def draw(
@@ -58,35 +50,37 @@ def draw(
         The polygons, and which of the objects they are of, shape (n,).
     """
     polygons = _by_batches(lambda part: smooth(part, config.simplify), outlines)
-    area, perimeter = _measured(polygons, ruler)
-    kinds = kinds_of(codes, area, perimeter, config=config, in_metres=ruler.in_metres)
+    area = _by_batches(ruler.area, polygons)
+    kinds = _kinds_of(polygons, codes, area, config, ruler)
     least = np.array([config.least_area(kind) for kind in kinds.tolist()], float)
     # The minimum mapping unit is a promise about the polygons too: an object that is large
     # enough only by its pixels keeps them.
     small = area < least
     polygons[small] = outlines[small]
-    area[small], perimeter[small] = _measured(polygons[small], ruler)
+    area[small] = _by_batches(ruler.area, polygons[small])
     large = ~(area < least * (1 - 1e-9))
-    simple = Drawing(polygons, np.zeros(len(polygons), bool), kinds, area, perimeter)
-    simple = simple.chosen(large)
+    simple = Drawing(polygons[large], np.zeros(large.sum(), bool), kinds[large])
     if not config.regularize or config.simplify == 0:
         return simple, large
-    return _with_right_angles(outlines[large], codes[large], simple, least[large], ruler), large
+    least = least[large] / area[large]
+    return _with_right_angles(outlines[large], codes[large], simple, least, ruler), large
 
 
 def _with_right_angles(
     outlines: Geometries, codes: Ints, simple: Drawing, least: Floats, ruler: Ruler
 ) -> Drawing:
-    """The drawing with its buildings at right angles, where the pixels say so."""
+    """The drawing with its buildings at right angles, where the pixels say so.
+
+    ``least`` is the smallest area that each may have, as a share of the area it has.
+    """
     building = np.flatnonzero(simple.kinds == "building")
     pixels, before = outlines[building], simple.polygons[building]
-    steps = range(0, len(building), _BATCH)
-    done = [
-        regularize(pixels[i : i + _BATCH], before[i : i + _BATCH], aspect=ruler.aspect)
-        for i in steps
-    ]
-    if not done:
+    if not len(building):
         return simple
+    done = [
+        regularize(*batch, aspect=ruler.aspect)
+        for batch in zip(_batches(pixels), _batches(before), strict=True)
+    ]
     drawn = Regularized(
         np.concatenate([d.polygons for d in done]), np.concatenate([d.regularized for d in done])
     )
@@ -95,36 +89,39 @@ def _with_right_angles(
         drawn = with_shared_walls(pixels, before, drawn, aspect=ruler.aspect)
     polygons, flags = simple.polygons.copy(), simple.regularized.copy()
     polygons[building], flags[building] = drawn.polygons, drawn.regularized
-    small = np.flatnonzero(flags)
-    small = small[ruler.area(polygons[small]) < least[small]]
+    # Maps are true to scale within an object, so the shares of pixels are those of the ground.
+    least = least * _SURE * shapely.area(simple.polygons)
+    small = flags & (shapely.area(polygons) < least)
     polygons[small], flags[small] = simple.polygons[small], False
     drawn = without_new_overlaps(Regularized(polygons, flags), simple.polygons)
-    area, perimeter = simple.area.copy(), simple.perimeter.copy()
-    new = drawn.regularized
-    area[new], perimeter[new] = _measured(drawn.polygons[new], ruler)
-    return Drawing(drawn.polygons, new, simple.kinds, area, perimeter)
+    return Drawing(drawn.polygons, drawn.regularized, simple.kinds)
 
 
-def kinds_of(
-    codes: Ints, area: Floats, perimeter: Floats, *, config: VectorizeConfig, in_metres: bool
+def _kinds_of(
+    polygons: Geometries, codes: Ints, area: Floats, config: VectorizeConfig, ruler: Ruler
 ) -> npt.NDArray[np.str_]:
     """Building or road for each object: as the network says, else by shape."""
-    road = looks_like_road(
-        area,
-        perimeter,
-        elongation=config.road_elongation,
-        width=config.road_width if in_metres else None,
-    )
-    road = np.where(codes == CLASS_CODES["change"], road, codes == CLASS_CODES["road"])
+    road = codes == CLASS_CODES["road"]
+    unsaid = codes == CLASS_CODES["change"]
+    road[unsaid] = looks_like_road(
+        area[unsaid], _by_batches(ruler.perimeter, polygons[unsaid]),
+        elongation=config.road_elongation, width=config.road_width if ruler.in_metres else None,
+    )  # fmt: skip
     return np.where(road, "road", "building")
 
 
-def _measured(polygons: Geometries, ruler: Ruler) -> tuple[Floats, Floats]:
-    """Area and perimeter of each polygon."""
-    return _by_batches(ruler.area, polygons), _by_batches(ruler.perimeter, polygons)
+def measured(polygons: Geometries, ruler: Ruler) -> Measures:
+    """Everything that is measured of polygons, shape (n,)."""
+    several = [ruler.measure(batch) for batch in _batches(polygons)]
+    return Measures(*map(np.concatenate, zip(*several, strict=True)))
 
 
 def _by_batches(function: Callable[[Geometries], Any], geometries: Geometries) -> Any:
     """The function of the geometries, a batch at a time, so that memory stays small."""
-    steps = range(0, max(len(geometries), 1), _BATCH)
-    return np.concatenate([function(geometries[i : i + _BATCH]) for i in steps])
+    return np.concatenate([function(batch) for batch in _batches(geometries)])
+
+
+def _batches(geometries: Geometries) -> Iterator[Geometries]:
+    """One batch at least, which may be empty."""
+    for begin in range(0, max(len(geometries), 1), _BATCH):
+        yield geometries[begin : begin + _BATCH]

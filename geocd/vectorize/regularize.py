@@ -243,7 +243,7 @@ def _cleaned_on_a_sheet(outlines: Geometries, bounds: Ints) -> tuple[Geometries,
         place = np.searchsorted(begin, shapely.bounds(parts)[:, 1], side="right") - 1
         order = np.argsort(place, kind="stable")
         owners, index = np.unique(place[order], return_inverse=True)
-        joined = shapely.multipolygons(parts[order], indices=index)
+        joined: Any = shapely.multipolygons(parts[order], indices=index)
         back = np.column_stack([bounds[owners, 0] - 1, bounds[owners, 1] - top[owners]])
         points, of = shapely.get_coordinates(joined, return_index=True)
         result[owners] = as_multipolygons(shapely.set_coordinates(joined, points + back[of]))

@@ -32,7 +32,6 @@ _SIDE_GOES_RIGHT = 4
 
 # Pixels around a corner: 1 upper left, 2 upper right, 4 lower left, 8 lower right.
 _FALLING, _RISING = 1 | 8, 2 | 4
-_IS_CORNER = np.isin(np.arange(16), (1, 2, 4, 8, 7, 11, 13, 14, _FALLING, _RISING))
 _FIRST_PIXEL = np.array([0] + [(p & -p).bit_length() - 1 for p in range(1, 16)])
 _ROW_STEP, _COL_STEP = np.array([-1, -1, 0, 0]), np.array([-1, 0, -1, 0])
 
@@ -80,14 +79,15 @@ def find_corners(
     Returns:
         The corners, and pairs of parts, shape (m, 2).
     """
-    inside = np.pad(parts > 0, ((0, 0), (1, 1))).view(np.uint8)
-    pattern = inside[:-1, :-1] | inside[:-1, 1:] << 1
-    pattern |= inside[1:, :-1] << 2
-    pattern |= inside[1:, 1:] << 3
-    where = np.flatnonzero(_IS_CORNER[pattern])
-    kind = pattern.ravel()[where]
-    row, col = np.divmod(where, pattern.shape[1])
+    inside = np.pad(parts > 0, ((0, 0), (1, 1)))
+    beside, below = inside[:, :-1] ^ inside[:, 1:], inside[:-1] ^ inside[1:]
+    # The outline turns where it has a side along the row and one along the column.
+    turns = (beside[:-1] | beside[1:]) & (below[:, :-1] | below[:, 1:])
+    row, col = np.divmod(np.flatnonzero(turns), turns.shape[1])
     row += 1  # the lower of the two rows
+    seen = inside.view(np.uint8)
+    kind = seen[row - 1, col] | seen[row - 1, col + 1] << 1
+    kind |= seen[row, col] << 2 | seen[row, col + 1] << 3
     plain = (kind != _FALLING) & (kind != _RISING)
     first = _FIRST_PIXEL[kind]
     simple = Corners(

@@ -59,7 +59,7 @@ class Runs:
             corner: indices of the points at which the thinned outline turns, ring after ring.
             direction: dominant direction of each object, in radians.
         """
-        points = turned(points, -direction[ring_owner[ring]])
+        points = turned(points, -direction, ring_owner[ring])
         of_corner = ring[corner]
         first = np.searchsorted(of_corner, np.arange(len(ring_owner)))
         last = np.searchsorted(of_corner, np.arange(len(ring_owner)), side="right") - 1
@@ -96,11 +96,20 @@ class Runs:
         return self.ring_owner[self.ring]
 
 
-def turned(points: Floats, angle: Floats) -> Floats:
-    """Points turned about the origin by angles in radians, from x to y."""
-    cosine, sine = np.cos(angle), np.sin(angle)
+def turned(points: Floats, angle: Floats, of: Ints) -> Floats:
+    """Points turned about the origin, from x to y.
+
+    Args:
+        points: shape (m, 2).
+        angle: in radians, of each object.
+        of: object of each point, (m,).
+    """
+    cosine, sine = np.cos(angle)[of], np.sin(angle)[of]
     x, y = points[:, 0], points[:, 1]
-    return np.column_stack([cosine * x - sine * y, sine * x + cosine * y])
+    result = np.empty_like(points)
+    np.subtract(cosine * x, sine * y, out=result[:, 0])
+    np.add(sine * x, cosine * y, out=result[:, 1])
+    return result
 
 
 def without_short_runs(runs: Runs) -> Runs:
@@ -277,7 +286,7 @@ def fit_sides(runs: Runs) -> Fit:
     typical = np.sqrt(np.bincount(owner, weights=distance**2, minlength=objects) / points)
     largest = np.zeros(objects)
     np.maximum.at(largest, owner, distance)
-    corners = turned(corners, runs.direction[runs.owner])
+    corners = turned(corners, runs.direction, runs.owner)
     return Fit(corners, runs.ring, size >= 4, mean, typical, largest)
 
 
@@ -323,7 +332,7 @@ def _turned_to_fit(runs: Runs, inner: Flags) -> Runs:
     slant = np.bincount(owner, weights=2 * along * aside, minlength=objects)
     spread = np.bincount(owner, weights=along**2 - aside**2, minlength=objects)
     angle = np.arctan2(slant, spread) / 2
-    turn = turned(runs.points, -angle[runs.owner[runs.run]])
+    turn = turned(runs.points, -angle, runs.owner[runs.run])
     return Runs(turn, runs.run, runs.across, runs.ring, runs.ring_owner, runs.direction + angle)
 
 

@@ -20,7 +20,7 @@ from geocd.rasters.write import bounded_cache
 from geocd.tiling.classify import least_level
 from geocd.vectorize.attributes import Ruler, observed_share, to_ground
 from geocd.vectorize.components import Objects, ObjectStream, Sums
-from geocd.vectorize.draw import draw
+from geocd.vectorize.draw import draw, measured
 from geocd.vectorize.holes import without_small_holes
 from geocd.vectorize.kinds import mean_length_and_width
 from geocd.vectorize.outline import Geometries, Ints, as_multipolygons
@@ -184,8 +184,8 @@ def _described(found: _Found, dataset: Any, config: VectorizeConfig, ruler: Rule
     outlines, codes, sums = found.outlines[large], found.codes[large], found.sums.chosen(large)
     observed = np.ones(len(outlines))
     observed[sums.doubtful] = observed_share(outlines[sums.doubtful], dataset)
-    long, wide, azimuth = ruler.box(drawing.polygons)
-    strip = mean_length_and_width(drawing.area, drawing.perimeter)
+    size = measured(drawing.polygons, ruler)
+    strip = mean_length_and_width(size.area, size.perimeter)
     road = drawing.kinds == "road"
     bounds = shapely.bounds(outlines)
     return pd.DataFrame(
@@ -196,11 +196,11 @@ def _described(found: _Found, dataset: Any, config: VectorizeConfig, ruler: Rule
             "kind_source": np.where(codes == CLASS_CODES["change"], "shape", "network"),
             "score_mean": sums.score / sums.pixels / SCORE_SCALE,
             "score_max": sums.peak / SCORE_SCALE,
-            "area": drawing.area,
-            "perimeter": drawing.perimeter,
-            "length": np.where(road, strip[0], long),
-            "width": np.where(road, strip[1], wide),
-            "orientation": azimuth,
+            "area": size.area,
+            "perimeter": size.perimeter,
+            "length": np.where(road, strip[0], size.length),
+            "width": np.where(road, strip[1], size.width),
+            "orientation": size.azimuth,
             "area_px": np.rint(shapely.area(outlines)).astype(np.int64),
             "observed": observed,
             "regularized": drawing.regularized,
