@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geocd.align import GrayPair, Motion, estimate, estimate_arrays
-from geocd.align.alignment import unaligned
 from geocd.align.gate import MIN_JURY, judge, split_evidence
 from geocd.align.reader import transform_points
 from geocd.align.ties import Ties
@@ -261,7 +260,7 @@ def test_a_large_raster_is_aligned_from_bounded_pieces():
 def test_phase_correlation_takes_over_where_features_fail(monkeypatch):
     # The package's function of that name hides the module.
     task = sys.modules["geocd.align.estimate"]._Task
-    monkeypatch.setattr(task, "by_features", lambda _: unaligned("refused", "no features"))
+    monkeypatch.setattr(task, "_by_features", lambda *_: None)
     before, after = (_gray(i) for i in shifted_pair((600, 640), shift=(5, -8), seed=2))
     found = estimate_arrays(before, after)
     assert (found.status, found.method) == ("applied", "phase")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from affine import Affine
 
 from geocd.align.alignment import Alignment, unaligned
 from geocd.align.field import IDENTITY, Motion
-from geocd.align.gate import Evidence, judge, refined_evidence, split_evidence
+from geocd.align.gate import Evidence, judge, refined_evidence, split_evidence, supported
 from geocd.align.local import refine
 from geocd.align.motion import candidates, implausible, simplest
 from geocd.align.patches import block_side
@@ -36,6 +37,8 @@ _WINDOWS = 4
 """Windows of the search in full resolution each way, at most."""
 _WINDOW_BUDGET = 250
 """Features sought on each image of a window of the search in full resolution."""
+_FINER = 2.0
+"""How many times finer the second overview is."""
 _MIN_SIDE = 32
 """Shorter side, in pixels, below which an image holds too little to be aligned."""
 _DEFAULTS = AlignConfig()
@@ -69,18 +72,14 @@ def estimate(
         return unaligned("off", "alignment is switched off")
     if min(shape) < _MIN_SIDE:
         return unaligned("refused", f"images of {shape[1]} x {shape[0]} pixels are too small")
-    step = max(1.0, max(shape) / config.overview_size)
-    rows, cols = slice(0, shape[0]), slice(0, shape[1])
-    overview = read(rows, cols, step=step, motion=IDENTITY)
-    for name, valid in (("before", overview.valid_reference), ("after", overview.valid_moving)):
+    task = _Task(read, shape, _overview(read, shape, config.overview_size), config, seed)
+    for name, valid in zip(("before", "after"), task.seen, strict=True):
         if not valid.any():
             return unaligned("refused", f"the {name} image holds no valid pixel")
-    observed = overview.valid_reference & overview.valid_moving
-    if not observed.any():
+    if not task.observed.any():
         return unaligned("refused", "no pixel is valid on both dates")
-    task = _Task(read, shape, overview, observed, step, config, seed)
-    coarse = task.coarse()
-    return coarse if coarse.status == "refused" else task.refined(coarse)
+    coarse, start = task.coarse()
+    return coarse if start is None else task.refined(coarse, start)
 
 
 def estimate_arrays(
@@ -121,61 +120,119 @@ def estimate_arrays(
 
 
 @dataclass(frozen=True, slots=True)
+class _Overview:
+    """The whole image, decimated."""
+
+    pair: GrayPair
+    step: float
+
+
+def _overview(read: PairReader, shape: tuple[int, int], size: int) -> _Overview:
+    step = max(1.0, max(shape) / size)
+    rows, cols = slice(0, shape[0]), slice(0, shape[1])
+    return _Overview(read(rows, cols, step=step, motion=IDENTITY), step)
+
+
+@dataclass(frozen=True, slots=True)
 class _Task:
     """One pair under estimation: what every step needs to know."""
 
     read: PairReader
     shape: tuple[int, int]
-    overview: GrayPair
-    observed: MaskArray
-    step: float
+    overview: _Overview
     config: AlignConfig
     seed: int
 
-    def coarse(self) -> Alignment:
-        """The verdict on the first motion that can be shown."""
-        by_features = self.by_features()
-        if by_features.status != "refused":
-            return by_features
-        by_phase = self.by_phase()
-        return by_features if by_phase is None or by_phase.status == "refused" else by_phase
+    @property
+    def seen(self) -> tuple[MaskArray, MaskArray]:
+        """Where each date was observed, decimated."""
+        return self.overview.pair.valid_reference, self.overview.pair.valid_moving
 
-    def by_features(self) -> Alignment:
-        """The verdict on the motion that local features show."""
-        limit = self.config.max_shift + _TOLERANCE * self.step
-        coarse = self._judged(self._overview_ties(), limit=limit, scale=self.step)
-        if self.step == 1 or coarse.status != "refused":
-            return coarse
-        # Decimation may have taken all texture away: search the whole range again.
+    @property
+    def observed(self) -> MaskArray:
+        """Where both dates were observed, decimated."""
+        return self.seen[0] & self.seen[1]
+
+    def coarse(self) -> tuple[Alignment, Motion | None]:
+        """The verdict on the first motion that ties support, and that motion.
+
+        The cheapest source of ties comes first. Where none supports a motion, the verdict is
+        that of the first.
+        """
+        first = None
+        for source in self._sources():
+            if source is None:
+                continue
+            verdict = self._judge(source)
+            start = supported(source, self.observed, self.shape, config=self.config)
+            if start is not None:
+                return verdict, start
+            first = first or verdict
+        return first or unaligned("refused", "too few tie points were found"), None
+
+    def _sources(self) -> Iterator[Evidence | None]:
+        """Candidates with their ties, from the cheapest to the dearest; None: nothing found."""
+        yield self._by_features(self.overview)
+        if self.overview.step > 1:
+            finer = self.overview.step / _FINER
+            if finer >= 1:
+                size = round(max(self.shape) / finer)
+                yield self._by_features(_overview(self.read, self.shape, size))
+            yield self._by_windows()
+        yield self._by_phase()
+
+    def _by_features(self, overview: _Overview) -> Evidence | None:
+        """The motion that features of the whole image show."""
+        limit = self.config.max_shift + _TOLERANCE * overview.step
+        found = match_pair(overview.pair, limit=limit / overview.step, budget=_BUDGET)
+        rows, cols = slice(0, self.shape[0]), slice(0, self.shape[1])
+        ties = Ties(*(to_grid(p, rows=rows, cols=cols, step=overview.step) for p in found))
+        return self._from_ties(ties, limit=limit, scale=overview.step)
+
+    def _by_windows(self) -> Evidence | None:
+        """The motion that features of windows show: decimation may take all texture away."""
         limit = self.config.max_shift + _TOLERANCE
-        fine = self._judged(self._window_ties(limit), limit=limit, scale=1.0)
-        return coarse if fine.status == "refused" else fine
+        return self._from_ties(self._window_ties(limit), limit=limit, scale=1.0)
 
-    def by_phase(self) -> Alignment | None:
-        """The verdict on the shift that phase correlation shows; None if it shows none."""
-        found = correlate(self.overview, limit=self.config.max_shift / self.step)
+    def _by_phase(self) -> Evidence | None:
+        """The shift that phase correlation shows."""
+        step = self.overview.step
+        found = correlate(self.overview.pair, limit=self.config.max_shift / step)
         if found is None:
             return None
-        start = Affine.translation(found[0] * self.step, found[1] * self.step)
-        limit = 8 + 2 * self.step
+        start = Affine.translation(found[0] * step, found[1] * step)
+        limit = 8 + 2 * step
         ties = window_ties(self.read, self.shape, motion=start, limit=limit)
         motion = middle_shift(ties.even, _TOLERANCE)
         if motion is None:
             return None
         tolerance = min(_TOLERANCE, limit / 4)
-        return self._judge(
-            split_evidence(
-                "phase", "shift", Motion(motion), ties.even, ties.odd, tolerance=tolerance,
-                chance=(tolerance / limit) ** 2, reach=max(self.shape) / 4,
-            )
+        return split_evidence(
+            "phase", "shift", Motion(motion), ties.even, ties.odd, tolerance=tolerance,
+            chance=(tolerance / limit) ** 2, reach=max(self.shape) / 4,
         )  # fmt: skip
 
-    def refined(self, coarse: Alignment) -> Alignment:
+    def _from_ties(self, ties: Ties, *, limit: float, scale: float) -> Evidence | None:
+        """The candidate of ties sought within ``limit`` px and exact to ``scale`` px."""
+        tolerance = min(_TOLERANCE * scale, limit / 4)
+        fit, held = ties.split(self.seed)
+        turning = self.config.mode != "shift"
+        motions = candidates(fit, tolerance=tolerance, seed=self.seed, turning=turning)
+        if not motions:
+            return None
+        motion = simplest(self._plausible(motions), held, tolerance=tolerance)
+        return split_evidence(
+            "features", "shift" if motion == motions[0] else "affine", Motion(motion), fit,
+            held, tolerance=tolerance, chance=(tolerance / limit) ** 2,
+            reach=max(self.shape) / 4,
+        )  # fmt: skip
+
+    def refined(self, coarse: Alignment, start: Motion) -> Alignment:
         """The verdict on the simplest motion that blocks of full resolution speak for.
 
         The coarse one stands where the image is too small or too smooth for blocks.
         """
-        found = refine(self.read, self.shape, start=coarse.motion.affine, mode=self.config.mode)
+        found = refine(self.read, self.shape, start=start.affine, mode=self.config.mode)
         if found is None:
             return coarse
         spacing = block_side(self.shape)
@@ -184,35 +241,12 @@ class _Task:
     def _judge(self, evidence: Evidence) -> Alignment:
         return judge(evidence, self.observed, self.shape, config=self.config)
 
-    def _judged(self, ties: Ties, *, limit: float, scale: float) -> Alignment:
-        """The verdict on ties sought within ``limit`` px and exact to ``scale`` px."""
-        tolerance = min(_TOLERANCE * scale, limit / 4)
-        fit, held = ties.split(self.seed)
-        turning = self.config.mode != "shift"
-        motions = candidates(fit, tolerance=tolerance, seed=self.seed, turning=turning)
-        if not motions:
-            return unaligned("refused", f"too few tie points: {len(ties)} were found")
-        motion = simplest(self._plausible(motions), held, tolerance=tolerance)
-        return self._judge(
-            split_evidence(
-                "features", "shift" if motion == motions[0] else "affine", Motion(motion), fit,
-                held, tolerance=tolerance, chance=(tolerance / limit) ** 2,
-                reach=max(self.shape) / 4,
-            )
-        )  # fmt: skip
-
     def _plausible(self, motions: list[Affine]) -> list[Affine]:
         """The shift, and the affine map unless two images on one grid cannot differ so."""
         limit = self.config.max_shift
         return motions[:1] + [
             m for m in motions[1:] if implausible(Motion(m), self.shape, max_shift=limit) is None
         ]
-
-    def _overview_ties(self) -> Ties:
-        limit = self.config.max_shift / self.step + _TOLERANCE
-        found = match_pair(self.overview, limit=limit, budget=_BUDGET)
-        rows, cols = slice(0, self.shape[0]), slice(0, self.shape[1])
-        return Ties(*(to_grid(p, rows=rows, cols=cols, step=self.step) for p in found))
 
     def _window_ties(self, limit: float) -> Ties:
         """Ties of windows in full resolution, spread over the image."""

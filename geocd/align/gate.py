@@ -153,6 +153,25 @@ def _table(ties: TiePoints, explained: MaskArray) -> TiePoints:
     )
 
 
+def supported(
+    evidence: Evidence, observed: MaskArray, shape: tuple[int, int], *, config: AlignConfig
+) -> Motion | None:
+    """The candidate, or else identity, if enough ties follow it for a look at its blocks.
+
+    Whether it does better than the other is not asked here: on ties this coarse that may not
+    show. Args as for ``judge``.
+    """
+    jury = evidence.jury
+    for motion, away in (
+        (evidence.motion, evidence.ties.residual_after),
+        (Motion(), evidence.ties.residual_before),
+    ):
+        weak = _weakness(evidence, away[jury], observed, shape)
+        if not weak and not implausible(motion, shape, max_shift=config.max_shift):
+            return motion
+    return None
+
+
 def _verdict(
     evidence: Evidence, observed: MaskArray, shape: tuple[int, int], config: AlignConfig
 ) -> tuple[Status, str]:
