@@ -31,10 +31,11 @@ Bytes = npt.NDArray[np.uint8]
 
 NEAR = 3
 """How far around an object, in pixels, it matters whether the ground was observed."""
-_BAND_PIXELS = 1 << 22
+_BAND_PIXELS = 1 << 21
 """Pixels that are held at once."""
-_BLOCK = 256
-"""Bands of rows begin at a multiple of this, as the blocks of the files do."""
+_BLOCK = 64
+"""Bands of rows begin at a multiple of this, a quarter of the files' blocks: GDAL keeps a block
+that several bands share, and bands of the widest rasters stay small."""
 
 
 @dataclass(frozen=True, slots=True)
