@@ -244,6 +244,38 @@ class ObjectConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SampleConfig:
+    """How a sample is drawn from a change map, for people to label."""
+
+    per_stratum: PerClass = 50
+    """Pixels drawn from each stratum, or by name: {"none": 100, "near": 75, "building": 50}."""
+    buffer: float = 10.0
+    """Unchanged ground this close to change is a stratum of its own, "near", because most of
+    what a map misses lies there; metres (pixels without a CRS). 0: no such stratum."""
+    seed: int = 0
+    """The same seed draws the same pixels."""
+
+    def __post_init__(self) -> None:
+        for number in numbers_of(self.per_stratum):
+            _require(
+                float(number).is_integer() and number >= 2,
+                f"a stratum needs two whole pixels or more, got {number:g}",
+            )
+        _require(
+            math.isfinite(self.buffer) and self.buffer >= 0,
+            f"buffer must not be negative, got {self.buffer}",
+        )
+        _require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+
+    def wanted(self, stratum: str) -> int | None:
+        """Pixels wanted of a stratum; None where nothing was said of it."""
+        if isinstance(self.per_stratum, Mapping):
+            number = self.per_stratum.get(stratum)
+            return None if number is None else int(number)
+        return int(self.per_stratum)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportConfig:
     """How large a report may be."""
 

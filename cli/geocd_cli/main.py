@@ -14,6 +14,7 @@ import geocd
 _COMMANDS = {
     "align": ("geocd_cli.align", "Move images to where they lie on a reference, and prove it."),
     "archive": ("geocd_cli.archive", "Find changes over an archive: index, plan, run, merge."),
+    "assess": ("geocd_cli.assess", "Accuracy and area of change, from a labelled sample."),
     "data": ("geocd_cli.data", "Look through labelled pairs or tiles: classes, damage, leaks."),
     "demo": ("geocd_cli.demo", "Paint a survey pair, find what changed, compare with the truth."),
     "detect": ("geocd_cli.detect", "Find what changed between two images of the same place."),
@@ -22,6 +23,7 @@ _COMMANDS = {
     "models": ("geocd_cli.models", "List, show and import weights."),
     "report": ("geocd_cli.report", "Make a page of changes that anyone can open and review."),
     "review": ("geocd_cli.review", "Take back what was marked in a report."),
+    "sample": ("geocd_cli.sample", "Draw pixels of a change map, for people to label."),
     "train": ("geocd_cli.train", "Train weights by a recipe, on real or synthesised pairs."),
     "vectorize": ("geocd_cli.vectorize", "Make change polygons from scores, at any threshold."),
 }
