@@ -1,9 +1,12 @@
 """Run by Debian's own Python, which has PyQGIS: what a layer looks like when QGIS opens it.
 
     python3 qgis_probe.py vector FILE[|layername=NAME] [PNG]
+    python3 qgis_probe.py layers FILE
     python3 qgis_probe.py raster FILE [PNG]
+    python3 qgis_probe.py project FILE [PNG]
 
-A vector file without a name is asked for its layer "changes".
+A vector file without a name is asked for its layer "changes". A picture of a project shows what
+it shows at first.
 
 Prints one JSON object.
 """
@@ -13,11 +16,15 @@ import sys
 
 from qgis.core import (
     QgsApplication,
+    QgsLayerTreeGroup,
     QgsMapRendererSequentialJob,
     QgsMapSettings,
     QgsProject,
+    QgsProviderRegistry,
     QgsRasterLayer,
+    QgsRectangle,
     QgsVectorLayer,
+    QgsWkbTypes,
 )
 from qgis.PyQt.QtCore import QSize
 
@@ -33,6 +40,8 @@ def _vector(path):
         "renderer": renderer.type() if renderer else None,
         "fields": [field.name() for field in layer.fields()],
     }
+    if renderer:
+        facts["legend"] = [item.label() for item in renderer.legendSymbolItems()]
     if facts["renderer"] == "categorizedSymbol":
         facts["attribute"] = renderer.classAttribute()
         facts["categories"] = {c.value(): c.label() for c in renderer.categories()}
@@ -40,6 +49,13 @@ def _vector(path):
         drawn = {c.value(): c.symbol().symbolLayer(0).layerType() for c in renderer.categories()}
         facts["drawn"] = drawn
     return layer, facts
+
+
+def _layers(path):
+    """Every layer of a file that has geometries."""
+    parts = QgsProviderRegistry.instance().querySublayers(path)
+    names = [part.name() for part in parts if part.wkbType() != QgsWkbTypes.NoGeometry]
+    return None, {name: _vector(f"{path}|layername={name}")[1] for name in names}
 
 
 def _raster(path):
@@ -50,18 +66,75 @@ def _raster(path):
         "crs": layer.crs().authid(),
         "renderer": renderer.type() if renderer else None,
     }
+    if facts["renderer"] == "singlebandpseudocolor":
+        facts["band"] = renderer.band()
+        shader = renderer.shader().rasterShaderFunction()
+        facts["legend"] = [label for label, _ in renderer.legendSymbologyItems()]
+        facts["continuous"] = shader.legendSettings().useContinuousLegend()
     if facts["renderer"] == "paletted":
         facts["legend"] = {int(c.value): c.label for c in renderer.classes()}
         facts["colours"] = {int(c.value): c.color.getRgb() for c in renderer.classes()}
     return layer, facts
 
 
-def _picture(layer, path):
+def _members(node):
+    """The legend as nested lists: a name, or [name, members]."""
+    return [
+        [child.name(), _members(child)] if isinstance(child, QgsLayerTreeGroup) else child.name()
+        for child in node.children()
+    ]
+
+
+def _project(path):
+    project = QgsProject.instance()
+    root = project.layerTreeRoot()
+    facts = {
+        "read": project.read(path),
+        "title": project.title(),
+        "crs": project.crs().authid(),
+        "legend": _members(root),
+        "extent": _box(project.viewSettings().defaultViewExtent()),
+        "bookmarks": [
+            [b.name(), b.group(), _box(b.extent()), b.extent().crs().authid()]
+            for b in project.bookmarkManager().bookmarks()
+        ],
+        "themes": {
+            name: [
+                layer.name() for layer in project.mapThemeCollection().mapThemeVisibleLayers(name)
+            ]
+            for name in project.mapThemeCollection().mapThemes()
+        },
+        "shown": [x.name() for x in root.layerOrder() if root.findLayer(x.id()).isVisible()],
+        "layers": {
+            layer.name(): {
+                "valid": layer.isValid(),
+                "source": layer.source(),
+                "crs": layer.crs().authid(),
+                "renderer": layer.renderer().type() if layer.renderer() else None,
+                "note": layer.abstract(),
+            }
+            for layer in root.layerOrder()
+        },
+    }
+    return project, facts
+
+
+def _box(extent):
+    return [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()]
+
+
+def _picture(shown, path):
     settings = QgsMapSettings()
-    settings.setLayers([layer])
-    settings.setDestinationCrs(layer.crs())
+    if isinstance(shown, QgsProject):
+        root = shown.layerTreeRoot()
+        visible = [x for x in root.layerOrder() if root.findLayer(x.id()).isVisible()]
+        settings.setLayers(visible)
+        settings.setExtent(QgsRectangle(shown.viewSettings().defaultViewExtent()))
+    else:
+        settings.setLayers([shown])
+        settings.setExtent(shown.extent())
+    settings.setDestinationCrs(shown.crs())
     settings.setOutputSize(QSize(600, 600))
-    settings.setExtent(layer.extent())
     job = QgsMapRendererSequentialJob(settings)
     job.start()
     job.waitForFinished()
@@ -71,7 +144,8 @@ def _picture(layer, path):
 def main():
     application = QgsApplication([], False)
     application.initQgis()
-    layer, facts = {"vector": _vector, "raster": _raster}[sys.argv[1]](sys.argv[2])
+    probes = {"vector": _vector, "layers": _layers, "raster": _raster, "project": _project}
+    layer, facts = probes[sys.argv[1]](sys.argv[2])
     if len(sys.argv) > 3:
         _picture(layer, sys.argv[3])
     print(json.dumps(facts))

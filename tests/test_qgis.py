@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 
+import headless_qgis
 import numpy as np
 import pytest
 from affine import Affine
 from arithmetic import open_arithmetic
+from headless_qgis import probe
 from PIL import Image
 from rasterio.crs import CRS
 
@@ -18,36 +17,13 @@ import geocd
 from geocd.config import CHANGE_MAP_COLOURS, AlignConfig, DetectConfig, VectorizeConfig
 from geocd.testing import paint_scene, shifted_pair, write_raster
 
-SYSTEM_PYTHON = "/usr/bin/python3"
 NORTH_UP = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
 pytestmark = pytest.mark.qgis
 
 
-def _environment() -> dict[str, str]:
-    # The virtual environment's GDAL and PROJ are not those of Debian's QGIS.
-    strange = ("PYTHONHOME", "PYTHONPATH", "GDAL_DATA", "PROJ_LIB", "PROJ_DATA", "VIRTUAL_ENV")
-    kept = {k: v for k, v in os.environ.items() if k not in strange}
-    return kept | {"QT_QPA_PLATFORM": "offscreen", "XDG_RUNTIME_DIR": "/tmp"}
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _qgis() -> None:
-    try:
-        found = subprocess.run([SYSTEM_PYTHON, "-c", "import qgis.core"], env=_environment(),
-                               capture_output=True).returncode == 0  # fmt: skip
-    except OSError:
-        found = False
-    if not found:
-        pytest.skip("Debian's QGIS is not installed (make system-deps)")
-
-
-def _probe(kind: str, path: Path | str, picture: Path) -> dict[str, object]:
-    done = subprocess.run(
-        [SYSTEM_PYTHON, Path(__file__).parent / "qgis_probe.py", kind, path, picture],
-        env=_environment(), capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
-    assert done.stdout, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    headless_qgis.require()
 
 
 @pytest.fixture(scope="module", params=["changes", "no changes", "no CRS"])
@@ -69,13 +45,14 @@ def run(request, tmp_path_factory):
     config = DetectConfig(align=AlignConfig(mode="off"), vectorize=VectorizeConfig(min_area=0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("geocd.pipeline.open_predictor", open_arithmetic)
-        result = geocd.detect(*paths, folder / "c.gpkg", mask=folder / "m.tif", config=config)
+        result = geocd.detect(*paths, folder / "c.gpkg", mask=folder / "m.tif",
+                              scores=folder / "s.tif", config=config)  # fmt: skip
     return result, "EPSG:32633" if georeferenced else ""
 
 
 def test_polygons_open_styled_by_kind(run, tmp_path):
     result, crs = run
-    facts = _probe("vector", result.output, tmp_path / "c.png")
+    facts = probe("vector", result.output, tmp_path / "c.png")
     assert facts["valid"]
     assert facts["features"] == result.count
     assert facts["crs"] == crs
@@ -92,7 +69,7 @@ def test_polygons_open_styled_by_kind(run, tmp_path):
 
 def test_the_change_map_opens_with_a_legend_in_words(run, tmp_path):
     result, crs = run
-    facts = _probe("raster", result.mask, tmp_path / "m.png")
+    facts = probe("raster", result.mask, tmp_path / "m.png")
     assert facts["valid"]
     assert facts["crs"] == crs
     assert facts["renderer"] == "paletted"
@@ -109,6 +86,33 @@ def test_the_change_map_opens_with_a_legend_in_words(run, tmp_path):
     assert (180 < unobserved[0] < 200) == (result.observed < 1)
 
 
+def test_every_layer_of_a_run_opens_styled_with_a_legend_in_words(run):
+    result, crs = run
+    layers = probe("layers", result.output)
+    assert {name: facts["legend"] for name, facts in layers.items()} == {
+        "changes": ["Building change", "Road change", "Other change"],
+        "centrelines": ["Centreline of a road change"],
+        "not_observed": ["Not observed on both dates"],
+        "footprint": ["Extent that was compared"],
+    }
+    assert all(facts["valid"] and facts["crs"] == crs for facts in layers.values())
+
+
+def test_scores_open_as_a_ramp_that_hides_what_was_not_observed(run, tmp_path):
+    result, crs = run
+    facts = probe("raster", result.scores, tmp_path / "s.png")
+    assert facts["valid"]
+    assert facts["crs"] == crs
+    assert facts["renderer"] == "singlebandpseudocolor"
+    assert facts["legend"] == ["0.0 (no change)", "0.25", "0.5", "0.75", "1.0 (change)"]
+    picture = Image.open(tmp_path / "s.png").convert("RGB")
+    unobserved, unchanged = picture.getpixel((550, 512)), picture.getpixel((300, 100))
+    assert unobserved == unchanged == (255, 255, 255)
+    if result.count:
+        # The middle of the painted building: rows 30..70, columns 40..90.
+        assert picture.getpixel((162, 50 + 125)) == (73, 0, 106)
+
+
 @pytest.fixture(scope="module")
 def ties(tmp_path_factory) -> Path:
     """Tie points of a pair that a shift aligns."""
@@ -122,7 +126,7 @@ def ties(tmp_path_factory) -> Path:
 
 
 def test_tie_points_open_styled_by_role(ties, tmp_path):
-    facts = _probe("vector", f"{ties}|layername=tie_points", tmp_path / "t.png")
+    facts = probe("vector", f"{ties}|layername=tie_points", tmp_path / "t.png")
     assert facts["valid"]
     assert facts["crs"] == "EPSG:32633"
     assert (facts["renderer"], facts["attribute"]) == ("categorizedSymbol", "role")
@@ -132,7 +136,7 @@ def test_tie_points_open_styled_by_role(ties, tmp_path):
 
 
 def test_residuals_open_as_arrows_before_and_after(ties, tmp_path):
-    facts = _probe("vector", f"{ties}|layername=residual_arrows", tmp_path / "a.png")
+    facts = probe("vector", f"{ties}|layername=residual_arrows", tmp_path / "a.png")
     assert facts["valid"]
     assert facts["features"] > 20
     assert (facts["renderer"], facts["attribute"]) == ("categorizedSymbol", "alignment")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import time
 import warnings
@@ -20,6 +21,8 @@ NOT_ALIGNED = 3
 """Exit code of a run that wanted an alignment and could not show that one helps."""
 _BAR = 30
 _LINE_EVERY_S = 10.0
+_EVERY = "GEOCD_PROGRESS_EVERY"
+"""Environment variable: seconds between lines of progress, for programs that read them."""
 
 
 def translate_errors(command: Callable[P, T]) -> Callable[P, T]:
@@ -55,12 +58,20 @@ def _show_warning(
     click.echo(f"Warning: {message}", err=True)
 
 
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return _LINE_EVERY_S
+
+
 class StageProgress:
     """A bar on a terminal, plain lines elsewhere, nothing when quiet; always on stderr."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
         self._terminal = sys.stderr.isatty()
+        self._interval = 0.1 if self._terminal else _seconds(os.environ.get(_EVERY, ""))
         self._stage = ""
         self._begun = self._said = 0.0
         self._finished = False
@@ -73,8 +84,7 @@ class StageProgress:
         if stage != self._stage:
             self._stage, self._begun, self._said, self._finished = stage, now, now, False
         finished = done >= total
-        interval = 0.1 if self._terminal else _LINE_EVERY_S
-        if self._finished or (not finished and now - self._said < interval):
+        if self._finished or (not finished and now - self._said < self._interval):
             return
         self._said, self._finished = now, finished
         if self._terminal:

@@ -1,0 +1,79 @@
+"""geocd:vectorize."""
+
+from qgis.core import (
+    QgsProcessing,
+    QgsProcessingParameterBoolean,
+    QgsProcessingParameterFileDestination,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterVectorDestination,
+)
+
+from .algorithm import GeocdAlgorithm
+
+_NUMBERS = (
+    ("OPENING", "--opening", "Radius of the disc that must fit into a change (metres)", 0.0),
+    ("FILL_HOLES", "--fill-holes", "Close holes up to (square metres)", 0.0),
+    ("SIMPLIFY", "--simplify", "Tolerance of outlines (pixels)", 0.6),
+)
+
+
+class VectorizeAlgorithm(GeocdAlgorithm):
+    """From scores to change polygons."""
+
+    command = "vectorize"
+    title = "Polygons from scores"
+    help = """Makes change polygons from scores that 'Detect changes' has written, at any \
+threshold and without the network.
+
+A lower threshold finds more and is wrong more often. Without one, that of the run which wrote the \
+scores is used. Buildings are drawn with right angles where their pixels agree."""
+
+    def initAlgorithm(self, configuration=None):
+        """Describe the parameters."""
+        self.addParameter(QgsProcessingParameterRasterLayer("SCORES", "Scores"))
+        self.add_threshold()
+        self.add_min_area()
+        for name, _, words, default in _NUMBERS:
+            self.add_advanced(
+                QgsProcessingParameterNumber(
+                    name,
+                    words,
+                    type=QgsProcessingParameterNumber.Double,
+                    defaultValue=default,
+                    minValue=0,
+                )
+            )
+        self.addParameter(
+            QgsProcessingParameterBoolean(
+                "REGULARIZE", "Draw buildings with right angles", defaultValue=True
+            )
+        )
+        self.add_extra()
+        self.addParameter(
+            QgsProcessingParameterVectorDestination(
+                "OUTPUT", "Change polygons", QgsProcessing.TypeVectorPolygon
+            )
+        )
+        self.addParameter(
+            QgsProcessingParameterFileDestination(
+                "PROJECT",
+                "QGIS project",
+                "QGIS projects (*.qgz)",
+                optional=True,
+                createByDefault=False,
+            )
+        )
+
+    def collect(self, parameters, context, feedback):
+        """See the base class."""
+        told = [self.raster_path(parameters, "SCORES", context), "--table", ""]
+        told += self.threshold(parameters, context) + self.min_area(parameters, context)
+        for name, option, _, _ in _NUMBERS:
+            told += [option, str(self.parameterAsDouble(parameters, name, context))]
+        regular = self.parameterAsBool(parameters, "REGULARIZE", context)
+        told.append("--regularize" if regular else "--no-regularize")
+        wanted, results = self.outputs(
+            parameters, context, {"OUTPUT": "--output", "PROJECT": "--qgis-project"}
+        )
+        return told + wanted, results
