@@ -15,8 +15,8 @@ from affine import Affine
 from click.testing import CliRunner
 from geopandas.testing import assert_geodataframe_equal
 
-from geocd.archive import index_archive
 from geocd.archive.header import DatePattern
+from geocd.archive.index import index_archive
 from geocd.errors import ConfigError, InputError
 from geocd.testing import write_raster
 from geocd.testing.archives import DATES, paint_archive

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, get_args
 
 import click
 
+from geocd.archive.rules import PlanRules, SceneBy
 from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
 
@@ -50,11 +52,72 @@ def index(
     \b
     geocd archive index surveys/ -o archive.parquet --date-pattern 'survey_YYYY'
     """
-    from geocd.archive import index_archive
+    from geocd.archive.index import index_archive
 
     result = index_archive(
         sources, output, date_pattern=date_pattern, threads=threads,
         progress=StageProgress(quiet=quiet),
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=1))
+    elif not quiet:
+        click.echo(result.report())
+
+
+@archive.command("plan")
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The plan, .parquet."
+)
+@click.option(
+    "--pairs", default=PlanRules().pairs, show_default=True, metavar="RULE",
+    help="consecutive, first-last, all, or baseline=2015: what is compared with every later date.",
+)  # fmt: skip
+@click.option(
+    "--min-overlap", type=float, default=PlanRules().min_overlap, show_default=True,
+    metavar="0..1", help="Least share of a unit's ground that a pair has in common.",
+)  # fmt: skip
+@click.option("--season", metavar="MM-DD..MM-DD", help="Leave out dates of other seasons.")
+@click.option("--max-gap", type=int, metavar="DAYS", help="Most days between dates of a pair.")
+@click.option(
+    "--resolution", type=(float, float), metavar="MIN MAX",
+    help="Leave out files of other ground sample distances, in metres.",
+)  # fmt: skip
+@click.option(
+    "--scene-by", type=click.Choice(get_args(SceneBy)), default=PlanRules().scene_by,
+    show_default=True, help="Files of one day, month or year are one date.",
+)  # fmt: skip
+@click.option(
+    "--unit-size", type=int, default=PlanRules().unit_size, show_default=True,
+    metavar="PIXELS", help="Side of a work unit.",
+)  # fmt: skip
+@click.option(
+    "--halo", type=int, default=PlanRules().halo, show_default=True, metavar="PIXELS",
+    help="How far a unit looks beyond its borders.",
+)  # fmt: skip
+@click.option(
+    "--seconds-per-megapixel", type=float, default=PlanRules().seconds_per_megapixel,
+    show_default=True, help="What the estimated time rests on.",
+)  # fmt: skip
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the plan, .png.")
+@options.overwrite
+@options.quiet
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
+@translate_errors
+def plan(
+    index: Path, output: Path, picture: Path | None, resolution: tuple[float, float] | None,
+    overwrite: bool, quiet: bool, as_json: bool, **rules: Any,
+) -> None:  # fmt: skip
+    """Pair the dates of INDEX where they show the same ground, and cut the pairs into units.
+
+    \b
+    geocd archive plan archive.parquet -o plan.parquet --pairs consecutive --picture plan.png
+    """
+    from geocd.archive.plan import plan_archive
+
+    result = plan_archive(
+        index, output, rules=PlanRules(gsd=resolution, **rules), picture=picture,
+        overwrite=overwrite, progress=StageProgress(quiet=quiet),
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=1))

@@ -1,7 +1,4 @@
-"""Survey archives: folders of tiles become pairs, work units, one layer of changes."""
+"""Survey archives: folders of tiles become pairs, work units, one layer of changes.
 
-from __future__ import annotations
-
-from geocd.archive.index import IndexResult, index_archive
-
-__all__ = ["IndexResult", "index_archive"]
+Modules are imported by name, so that the command line knows the defaults without rasterio.
+"""

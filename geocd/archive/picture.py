@@ -1,0 +1,80 @@
+"""A picture of a plan: what each date shows, and the units of each pair of dates."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import shapely
+from PIL import Image, ImageDraw, ImageFont
+
+from geocd.outputs import replacing
+
+_WIDTH, _MAP, _ROW = 1200, 800, 30
+_PAPER, _INK, _TILE, _UNIT = (250, 250, 248), (30, 30, 34), (205, 208, 214), (130, 134, 142)
+# Told apart with every common kind of colour vision.
+_COLOURS = ((255, 106, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0),
+            (86, 180, 233))  # fmt: skip
+
+
+def draw_plan(
+    units: geopandas.GeoDataFrame, tiles: geopandas.GeoDataFrame, path: Path
+) -> None:  # fmt: skip
+    """Write a PNG: outlines of all tiles in grey, ground to compare in a colour for each pair.
+
+    Args:
+        units: of a plan.
+        tiles: rows of the index that take part.
+        path: the file to write; replaced if it is there.
+    """
+    image, draw = _sheet(len(units.groupby(["before_date", "after_date"])))
+    place = _Placing(np.asarray(tiles.total_bounds), image.height)
+    for outline in tiles.geometry:
+        place.polygon(draw, outline, _TILE, None)
+    font = ImageFont.load_default(18)
+    dates = units.groupby(["before_date", "after_date"], sort=True)
+    for number, ((before, after), chosen) in enumerate(dates):
+        colour = _COLOURS[number % len(_COLOURS)]
+        # Drawn a little inside one another, so that pairs on the same ground all show.
+        for outline in chosen.geometry:
+            place.polygon(draw, outline, None, colour, inside=3 * number)
+        text = f"{before} to {after}: {len(chosen)} units, {chosen['megapixels'].sum():,.1f} MP"
+        top = 12 + _ROW * number
+        draw.rectangle((_MAP + 24, top, _MAP + 44, top + 20), fill=colour)
+        draw.text((_MAP + 54, top), text, _INK, font)
+    with replacing(path) as draft:
+        image.save(draft, format="PNG")
+
+
+def _sheet(pairs: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    image = Image.new("RGB", (_WIDTH, max(_MAP, 24 + _ROW * pairs)), _PAPER)
+    return image, ImageDraw.Draw(image)
+
+
+class _Placing:
+    """From longitude and latitude to the picture, at true proportions in its middle."""
+
+    def __init__(self, bounds: np.ndarray, height: int) -> None:
+        left, bottom, right, top = bounds
+        shrink = math.cos(math.radians((bottom + top) / 2))
+        span = max((right - left) * shrink, top - bottom, 1e-9)
+        self._scale = (min(_MAP, height) - 40) / span
+        self._left, self._top, self._shrink = left, top, shrink
+
+    def polygon(
+        self, draw: ImageDraw.ImageDraw, shape: shapely.Geometry,
+        fill: tuple[int, int, int] | None, line: tuple[int, int, int] | None, *, inside: int = 0,
+    ) -> None:  # fmt: skip
+        """Draw the outer rings of a geometry, ``inside`` pixels within its outline."""
+
+        def _move(xy: np.ndarray) -> np.ndarray:
+            x = (xy[:, 0] - self._left) * self._shrink * self._scale + 20
+            return np.column_stack([x, (self._top - xy[:, 1]) * self._scale + 20])
+
+        moved = shapely.buffer(shapely.transform(shape, _move), -inside)
+        for part in shapely.get_parts(moved):
+            if part.geom_type == "Polygon" and not part.is_empty:
+                ring = [tuple(xy) for xy in shapely.get_coordinates(part.exterior)]
+                draw.polygon(ring, fill=fill, outline=line or _UNIT, width=2 if line else 1)
