@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import sqlite3
 import threading
 from pathlib import Path
@@ -440,3 +441,26 @@ def test_impossible_settings_are_refused_when_they_are_built():
             DetectConfig(**wrong)
     with pytest.raises(ConfigError):
         PredictConfig(batch_size=0)
+
+
+class _Noise(Arithmetic):
+    """Scores that no compression makes small."""
+
+    def __call__(self, before, after):
+        shape = (len(before), 2, *before.shape[2:])
+        return np.random.default_rng(self.calls).integers(0, 255, shape, np.uint8)
+
+
+def test_a_disk_that_fills_up_on_the_way_is_told_and_nothing_is_left(tmp_path, monkeypatch):
+    card = open_arithmetic("geocd-vhr", window=None, config=None, calibration=None)
+    monkeypatch.setattr("geocd.pipeline.open_predictor", lambda *_, **__: _Noise(card))
+    paths = _files(tmp_path, *_painted((600, 700))[:2])
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file may grow beyond this: what a full disk does to the temporary rasters.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, most))
+    try:
+        with pytest.raises(OutputError, match="disk full"):
+            _run(tmp_path, paths)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    assert _left(tmp_path) == []
