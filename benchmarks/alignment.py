@@ -124,14 +124,16 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return call(), time.perf_counter() - begun
 
 
-def accuracy(painters: dict[str, Painter], seeds: list[int], arosics: Path | None) -> None:
+def accuracy(
+    painters: dict[str, Painter], cases: list[Case], seeds: list[int], arosics: Path | None
+) -> None:
     """Table of every pair, then the mean and the worst of every case."""
     print(f"\n{'scene':<9}{'case':>5}{'seed':>5}  {'method':<19}{'dense':>8}{'share':>8}"
           f"{'seconds':>9}{'ratio':>7}")  # fmt: skip
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for scene, paint in painters.items():
-            for case in CASES:
+            for case in cases:
                 for seed in seeds:
                     pair = make_pair(paint, case, np.random.default_rng(seed))
                     new, found = measure(scene, case, pair, Path(folder), arosics)
@@ -153,14 +155,14 @@ def summary(rows: list[Row]) -> None:
     for scene in dict.fromkeys(r.scene for r in rows):
         print(f"\n{scene}: mean (worst) dense error, px, over the seeds")
         print(f"{'':<6}{'unregistered':>14}" + "".join(f"{m:>19}" for m in methods))
-        for case in CASES:
-            mine = [r for r in rows if (r.scene, r.case) == (scene, case.name)]
+        for case in dict.fromkeys(r.case for r in rows):
+            mine = [r for r in rows if (r.scene, r.case) == (scene, case)]
             cells = []
             for method in methods:
                 dense = [r.dense for r in mine if r.method == method]
                 cells.append(f"{np.mean(dense):.3f} ({np.max(dense):.3f})")
             start = np.mean([r.unregistered for r in mine])
-            print(f"{case.name:<6}{start:>14.3f}" + "".join(f"{c:>19}" for c in cells))
+            print(f"{case:<6}{start:>14.3f}" + "".join(f"{c:>19}" for c in cells))
     mean = {m: np.median([r.seconds for r in rows if r.method == m]) for m in methods}
     print("\nmedian seconds: " + ", ".join(f"{m} {s:.2f}" for m, s in mean.items()))
     worst = max(r.dense / r.unregistered for r in rows if r.method == "geocd")
@@ -204,6 +206,8 @@ def main() -> None:
     parser.add_argument("--arosics", type=Path, help="a Python that has AROSICS")
     parser.add_argument("--scenes", nargs="+", choices=["maps", "texture"],
                         default=["maps", "texture"])  # fmt: skip
+    parser.add_argument("--cases", nargs="+", choices=[c.name for c in CASES],
+                        default=[c.name for c in CASES])  # fmt: skip
     arguments = parser.parse_args()
     tiles = sorted((arguments.data / "maps" / "images").glob("*.webp"))
     if not tiles:
@@ -215,7 +219,9 @@ def main() -> None:
     for case in CASES:
         print(f"  {case.name}: {case.what}")
     painters = {"maps": mosaics(tiles), "texture": textures}
-    accuracy({s: painters[s] for s in arguments.scenes}, arguments.seeds, arguments.arosics)
+    cases = [case for case in CASES if case.name in arguments.cases]
+    chosen = {scene: painters[scene] for scene in arguments.scenes}
+    accuracy(chosen, cases, arguments.seeds, arguments.arosics)
     refusals(tiles, arguments.unrelated, arguments.seeds[0])
     harm(arguments.data / "pairs")
 

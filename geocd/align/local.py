@@ -251,8 +251,10 @@ class _Candidate:
         return min(tried, key=lambda c: c.cost(used))
 
     def cost(self, which: NDArray[np.bool_]) -> float:
-        """Mean squared distance, in pixels, misses alike."""
-        return float(np.square(np.minimum(self.away[which], _MISS)).mean()) if which.any() else 0.0
+        """Mean squared distance in pixels, misses alike; what no block can tell is not counted."""
+        if not which.any():
+            return 0.0
+        return float(np.square(np.minimum(self.away[which], _MISS)).mean()) + _FLOOR**2
 
 
 def _length(vectors: PointArray) -> FloatArray:
