@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format system-deps clean
+.PHONY: demo test check format qgis-plugin system-deps clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "geocd needs Python 3.11 or newer"'
@@ -27,6 +27,9 @@ check: $(INSTALLED)  ## the quick part: format, lint, types, contracts
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+qgis-plugin:  ## dist/geocd_qgis-VERSION.zip, to be installed in QGIS from a ZIP file
+	$(PYTHON) qgis/make_zip.py dist
 
 system-deps:  ## Debian, as root: what the tests of maps need (QGIS, Chromium)
 	apt-get update -qq

@@ -4,9 +4,10 @@
     python3 qgis_probe.py layers FILE
     python3 qgis_probe.py raster FILE [PNG]
     python3 qgis_probe.py project FILE [PNG]
+    python3 qgis_probe.py cancel PLUGINS GEOCD BEFORE AFTER OUTPUT
 
 A vector file without a name is asked for its layer "changes". A picture of a project shows what
-it shows at first.
+it shows at first. "cancel" begins to detect, and cancels when the network has begun.
 
 Prints one JSON object.
 """
@@ -19,6 +20,8 @@ from qgis.core import (
     QgsLayerTreeGroup,
     QgsMapRendererSequentialJob,
     QgsMapSettings,
+    QgsProcessingContext,
+    QgsProcessingFeedback,
     QgsProject,
     QgsProviderRegistry,
     QgsRasterLayer,
@@ -75,6 +78,27 @@ def _raster(path):
         facts["legend"] = {int(c.value): c.label for c in renderer.classes()}
         facts["colours"] = {int(c.value): c.color.getRgb() for c in renderer.classes()}
     return layer, facts
+
+
+def _cancel(plugins, geocd, before, after, output):
+    """Start the plugin's detect, and cancel it as soon as there is progress of the network."""
+    sys.path += ["/usr/share/qgis/python/plugins", plugins]
+    from geocd_qgis.provider import GeocdProvider
+    from processing.core.Processing import Processing
+    from processing.core.ProcessingConfig import ProcessingConfig
+
+    Processing.initialize()
+    registry = QgsApplication.processingRegistry()
+    registry.addProvider(GeocdProvider())
+    ProcessingConfig.setSettingValue("GEOCD_EXECUTABLE", geocd)
+    feedback = QgsProcessingFeedback()
+    feedback.progressChanged.connect(lambda percent: percent >= 15 and feedback.cancel())
+    algorithm = registry.createAlgorithmById("geocd:detect")
+    values = {"BEFORE": before, "AFTER": after, "OUTPUT": output,
+              "EXTRA": "--tile-size 64 --overlap 48"}  # fmt: skip
+    results, _ = algorithm.run(values, QgsProcessingContext(), feedback)
+    return {"cancelled": feedback.isCanceled(), "percent": feedback.progress(),
+            "results": results, "log": feedback.textLog()}  # fmt: skip
 
 
 def _members(node):
@@ -144,6 +168,10 @@ def _picture(shown, path):
 def main():
     application = QgsApplication([], False)
     application.initQgis()
+    if sys.argv[1] == "cancel":
+        print(json.dumps(_cancel(*sys.argv[2:])))
+        application.exitQgis()
+        return
     probes = {"vector": _vector, "layers": _layers, "raster": _raster, "project": _project}
     layer, facts = probes[sys.argv[1]](sys.argv[2])
     if len(sys.argv) > 3:
