@@ -33,8 +33,8 @@ _MARGIN = 0.03
 _LEAST_VIEW = 0.02
 """Shortest side of a bookmark, as a share of the longer side of the run."""
 _VECTOR_LAYERS = {
-    LAYER: "Change polygons",
     "centrelines": "Road centrelines",
+    LAYER: "Change polygons",
     "not_observed": "Not observed",
     "footprint": "Extent",
 }
