@@ -212,6 +212,23 @@ def test_tiles_of_a_folder_are_one_file_that_reads_as_they_do(run, painted):
         assert Path(mosaic.files[1]).parent.name == "after"
 
 
+def test_a_mosaic_keeps_degrees_and_sizes_of_tiles(painted, tmp_path):
+    folder, half = tmp_path / "tiles", Affine(2e-5, 0, 15, 0, -2e-5, 45)
+    folder.mkdir()
+    write_raster(folder / "0.tif", painted[0], crs=CRS.from_epsg(4326), transform=half)
+    coarse = half @ Affine.translation(240, 0) @ Affine.scale(2)
+    write_raster(folder / "1.tif", painted[1][:, ::2, ::2], crs=CRS.from_epsg(4326),
+                 transform=coarse)  # fmt: skip
+    write_changes(_one(CRS.from_epsg(4326)), tmp_path / "c.gpkg", provenance={})
+    write_qgis_project(tmp_path / "c.gpkg", tmp_path / "c.qgz", after=folder)
+    with rasterio.open(tmp_path / "c.after.vrt") as mosaic:
+        assert mosaic.crs == CRS.from_epsg(4326)
+        assert mosaic.transform.almost_equals(half, 1e-12)
+        pixels = mosaic.read()
+    np.testing.assert_array_equal(pixels[:, :, :240], painted[0])
+    np.testing.assert_array_equal(pixels[:, ::2, 240::2], painted[1][:, ::2, ::2])
+
+
 def test_alpha_of_tiles_stays_alpha(painted, tmp_path):
     four = np.concatenate([painted[0], np.full((1, 200, 240), 255, np.uint8)])
     folder = _tiles(four, tmp_path / "tiles", crs=UTM)

@@ -117,11 +117,10 @@ def write_qgis_project(
     """
     path, package = Path(output), Path(changes)
     check_qgis_project(path, package, overwrite=overwrite)
-    frame = pyogrio.read_dataframe(package, layer=LAYER)
-    record = _read_record(package)
-    crs = frame.crs
+    table = _read_table(package)
+    record, crs = _read_record(package), _read_crs(package)
     images = [
-        _Image(role, Scene.open(source), _date(role, frame, record), _note(role, record))
+        _Image(role, Scene.open(source), _date(role, table, record), _note(role, record))
         for role, source in (("after", after), ("before", before))
         if source is not None
     ]
@@ -130,18 +129,31 @@ def write_qgis_project(
         *_raster_group(mask, scores, path.parent, crs),
         *(_image_member(image, path, record) for image in images),
     )
-    extent = _extent(package, frame)
+    extent = _extent(package)
     project = Project(
-        title=_title(frame, record),
+        title=_title(table, record),
         crs=crs,
         extent=_grown(extent, _MARGIN * _longer(extent)),
         root=Group("", members),
-        bookmarks=list(_bookmarks(frame, extent)),
+        bookmarks=list(_bookmarks(package, table, extent)),
         bookmark_group="Largest changes",
         themes=_themes(Group("", members), [image.role for image in images]),
     )
     with replacing(path) as temporary:
         save_archive(temporary, project)
+
+
+def _read_table(package: Path) -> pd.DataFrame:
+    """What is said of the changes, by number in the file; without outlines, which are large."""
+    wanted = ["kind", "area_m2", "before_date", "after_date"]
+    return pd.DataFrame(pyogrio.read_dataframe(
+        package, layer=LAYER, columns=wanted, read_geometry=False, fid_as_index=True
+    ))  # fmt: skip
+
+
+def _read_crs(package: Path) -> pyproj.CRS | None:
+    text = pyogrio.read_info(package, layer=LAYER)["crs"]
+    return None if text is None else pyproj.CRS.from_user_input(text)
 
 
 def _read_record(package: Path) -> dict[str, Any]:
@@ -156,16 +168,16 @@ def _read_record(package: Path) -> dict[str, Any]:
     return record
 
 
-def _date(role: str, frame: geopandas.GeoDataFrame, record: dict[str, Any]) -> str | None:
-    column = frame[f"{role}_date"].dropna() if f"{role}_date" in frame else pd.Series(dtype=str)
+def _date(role: str, table: pd.DataFrame, record: dict[str, Any]) -> str | None:
+    column = table[f"{role}_date"].dropna() if f"{role}_date" in table else pd.Series(dtype=str)
     if len(column):
         return str(column.iloc[0])[:10]
     date = record.get("inputs", {}).get(role, {}).get("date")
     return None if date is None else str(date)
 
 
-def _title(frame: geopandas.GeoDataFrame, record: dict[str, Any]) -> str:
-    before, after = (_date(role, frame, record) for role in ("before", "after"))
+def _title(table: pd.DataFrame, record: dict[str, Any]) -> str:
+    before, after = (_date(role, table, record) for role in ("before", "after"))
     return f"Changes from {before} to {after}" if before and after else "Changes"
 
 
@@ -182,15 +194,14 @@ def _note(role: str, record: dict[str, Any]) -> str:
     )
 
 
-def _extent(package: Path, frame: geopandas.GeoDataFrame) -> Extent:
+def _extent(package: Path) -> Extent:
     """Of the run; of the polygons in a file without a footprint."""
-    if "footprint" in pyogrio.list_layers(package)[:, 0]:
-        bounds = pyogrio.read_info(package, layer="footprint", force_total_bounds=True)
-        left, bottom, right, top = (float(v) for v in bounds["total_bounds"])
-        return left, bottom, right, top
-    if frame.empty:
+    footprint = "footprint" in pyogrio.list_layers(package)[:, 0]
+    info = pyogrio.read_info(package, layer="footprint" if footprint else LAYER,
+                             force_feature_count=True, force_total_bounds=True)  # fmt: skip
+    if info["features"] == 0:
         return 0.0, 0.0, 1.0, 1.0
-    left, bottom, right, top = (float(v) for v in frame.total_bounds)
+    left, bottom, right, top = (float(v) for v in info["total_bounds"])
     return left, bottom, right, top
 
 
@@ -204,18 +215,26 @@ def _grown(extent: Extent, by: float) -> Extent:
     return left - by, bottom - by, right + by, top + by
 
 
-def _bookmarks(frame: geopandas.GeoDataFrame, extent: Extent) -> Iterator[Bookmark]:
+def _bookmarks(package: Path, table: pd.DataFrame, extent: Extent) -> Iterator[Bookmark]:
     """The largest changes, each with ground around it."""
-    metric = frame["area_m2"].notna().all()
-    area = frame["area_m2"] if metric else frame.geometry.area
+    metric = bool(table["area_m2"].notna().all())
+    area = table["area_m2"] if metric else _outlines(package).area
     largest = area.sort_values(ascending=False, kind="stable").index[:_BOOKMARKS]
+    if largest.empty:
+        return
+    boxes = _outlines(package, fids=list(largest)).bounds
     for number, index in enumerate(largest, 1):
-        kind = _KIND_NAMES.get(frame["kind"][index], "Other")
+        kind = _KIND_NAMES.get(table["kind"][index], "Other")
         size = f"{area[index]:,.0f} {'m²' if metric else 'pixels'}"
-        left, bottom, right, top = (float(v) for v in frame.geometry[index].bounds)
+        left, bottom, right, top = (float(v) for v in boxes.loc[index])
         shape = (left, bottom, right, top)
         by = max(_longer(shape), (_LEAST_VIEW * _longer(extent) - _longer(shape)) / 2)
         yield Bookmark(f"{number:02d} {kind}, {size}", _grown(shape, by))
+
+
+def _outlines(package: Path, fids: list[int] | None = None) -> geopandas.GeoSeries:
+    frame = pyogrio.read_dataframe(package, layer=LAYER, columns=[], fids=fids, fid_as_index=True)
+    return frame.geometry
 
 
 def _themes(root: Group, roles: Sequence[str]) -> dict[str, frozenset[str]]:
