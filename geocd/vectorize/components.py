@@ -40,12 +40,22 @@ class Sums:
     @classmethod
     def of(cls, label: Labels, score: Bytes, doubtful: Flags, count: int) -> Sums:
         """Sums by label, 0..count - 1, of pixels given as arrays of one length."""
+        if not len(label):
+            none = np.zeros(count, np.int64)
+            return cls(none, none, none - 1, none.astype(bool))
+        # Pixels of a label follow each other: runs of them are summed first.
+        begin = np.flatnonzero(np.r_[True, label[1:] != label[:-1]])
+        run = label[begin]
         peak = np.full(count, -1, np.int64)
-        np.maximum.at(peak, label, score.astype(np.int64))
+        np.maximum.at(peak, run, np.maximum.reduceat(score, begin).astype(np.int64))
         flags = np.zeros(count, bool)
         flags[label[doubtful]] = True
-        total = np.bincount(label, weights=score, minlength=count)
-        return cls(np.bincount(label, minlength=count), total.astype(np.int64), peak, flags)
+        pixels, total = (
+            np.bincount(run, weights=values, minlength=count).astype(np.int64)
+            for values in (np.diff(begin, append=len(label)),
+                           np.add.reduceat(score, begin, dtype=np.int64))
+        )  # fmt: skip
+        return cls(pixels, total, peak, flags)
 
     @classmethod
     def joined(cls, *several: Sums) -> Sums:
@@ -124,7 +134,7 @@ class ObjectStream:
         count, found = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
         labels: Any = found  # numbers go on from those that are held
         labels += mask * np.int32(known - 1)
-        where = np.flatnonzero(mask)
+        where = np.flatnonzero(mask.view(bool))
         fresh = Sums.of(
             labels.ravel()[where], scores.ravel()[where], doubtful.ravel()[where],
             known + count - 1,

@@ -177,8 +177,10 @@ def _drawn(steps: _Steps, area: Floats) -> tuple[Geometries, Flags]:
     count = len(area)
     if not len(steps.points):
         return np.full(count, shapely.MultiPolygon(), dtype=object), np.zeros(count, bool)
-    direction, along, length = _directions(steps, count)
-    corner = _thinned(steps, _THINNING)
+    numbered = np.column_stack([steps.points, np.arange(len(steps.points))])
+    rings: Any = shapely.linearrings(numbered, indices=steps.ring)
+    direction, along, length = _directions(steps, rings, count)
+    corner = _thinned(rings, _THINNING)
     runs = Runs.of(steps.points, steps.ring, steps.owner, corner, direction)
     fit = fit_sides(without_short_runs(runs))
     good = np.zeros(count, bool)
@@ -250,9 +252,9 @@ def _cleaned_on_a_sheet(outlines: Geometries, bounds: Ints) -> tuple[Geometries,
     return result, differs / before
 
 
-def _directions(steps: _Steps, count: int) -> tuple[Floats, Floats, Floats]:
+def _directions(steps: _Steps, rings: Geometries, count: int) -> tuple[Floats, Floats, Floats]:
     """Of each object: dominant direction in radians, share of the sides along it, perimeter."""
-    corner = _thinned(steps, _COARSE)
+    corner = _thinned(rings, _COARSE)
     ring = steps.ring[corner]
     way = steps.points[corner[_next_in_ring(ring)]] - steps.points[corner]
     length = np.hypot(way[:, 0], way[:, 1])
@@ -265,10 +267,8 @@ def _directions(steps: _Steps, count: int) -> tuple[Floats, Floats, Floats]:
     return np.radians(direction), along / np.maximum(total, 1e-9), total
 
 
-def _thinned(steps: _Steps, tolerance: float) -> Ints:
-    """Indices of the points that the thinned outlines keep, ring after ring."""
-    numbered = np.column_stack([steps.points, np.arange(len(steps.points))])
-    rings: Any = shapely.linearrings(numbered, indices=steps.ring)
+def _thinned(rings: Geometries, tolerance: float) -> Ints:
+    """Indices (the z of ``rings``) of the points that thinned rings keep, ring after ring."""
     rings = shapely.simplify(rings, tolerance, preserve_topology=False)
     kept, ring = shapely.get_coordinates(rings, include_z=True, return_index=True)
     opening = np.r_[True, ring[1:] != ring[:-1]]

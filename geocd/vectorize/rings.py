@@ -83,16 +83,19 @@ def find_corners(
     beside, below = inside[:, :-1] ^ inside[:, 1:], inside[:-1] ^ inside[1:]
     # The outline turns where it has a side along the row and one along the column.
     turns = (beside[:-1] | beside[1:]) & (below[:, :-1] | below[:, 1:])
-    row, col = np.divmod(np.flatnonzero(turns), turns.shape[1])
+    where = np.flatnonzero(turns)
+    row, col = np.divmod(where, turns.shape[1])
+    seen, width = inside.view(np.uint8).ravel(), inside.shape[1]
+    upper = where + row  # rows there are longer by one
+    kind = seen[upper] | seen[upper + 1] << 1
+    kind |= seen[upper + width] << 2 | seen[upper + width + 1] << 3
     row += 1  # the lower of the two rows
-    seen = inside.view(np.uint8)
-    kind = seen[row - 1, col] | seen[row - 1, col + 1] << 1
-    kind |= seen[row, col] << 2 | seen[row, col + 1] << 3
     plain = (kind != _FALLING) & (kind != _RISING)
-    first = _FIRST_PIXEL[kind]
+    first = _FIRST_PIXEL[kind[plain]]
+    r, c = row[plain], col[plain]
     simple = Corners(
-        parts[row + _ROW_STEP[first], col + _COL_STEP[first]][plain],
-        row[plain].astype(np.int32), col[plain].astype(np.int32),
+        parts.ravel()[(r + _ROW_STEP[first]) * parts.shape[1] + c + _COL_STEP[first]],
+        r.astype(np.int32), c.astype(np.int32),
         np.where(kind[plain] & 8, _SIDE_GOES_RIGHT, 0).astype(np.uint8),
     )  # fmt: skip
     crossed, pairs = _crossings(parts, row[~plain], col[~plain], kind[~plain] == _FALLING)

@@ -264,14 +264,16 @@ def fit_sides(runs: Runs) -> Fit:
     count = len(runs.ring)
     after, before = _cyclic(runs.ring)
     _, offset = _split(runs)
-    places = _means(offset, np.ones(len(offset), bool), runs.run, np.zeros(count))
+    places, _ = _means(offset, runs.run, np.zeros(count))
     for _ in range(3):
         inner = _inner(runs, places, after, before)
         runs = _turned_to_fit(runs, inner)
         _, offset = _split(runs)
+        fitted, bare = _means(offset[inner], runs.run[inner], places)
         # Where nothing is left to fit, the mean of all points stands in.
-        rough = _means(offset, np.ones(len(offset), bool), runs.run, places)
-        places = _means(offset, inner, runs.run, rough)
+        rest = np.flatnonzero(bare[runs.run])
+        rough, _ = _means(offset[rest], runs.run[rest], places)
+        places = np.where(bare, rough, fitted)
     distance = _distance(runs, places, after, before)
     corners = np.where(
         runs.across[:, None],
@@ -300,32 +302,32 @@ def _cyclic(ring: Ints) -> tuple[Ints, Ints]:
     return after, before
 
 
-def _means(values: Floats, used: Flags, group: Ints, otherwise: Floats) -> Floats:
-    """Mean of the used values of each group; what stands in ``otherwise`` for fewer than two."""
-    weight = np.bincount(group, weights=used, minlength=len(otherwise))
-    total = np.bincount(group, weights=used * values, minlength=len(otherwise))
-    return np.where(weight >= 2, total / np.maximum(weight, 1), otherwise)
+def _means(values: Floats, group: Ints, otherwise: Floats) -> tuple[Floats, Flags]:
+    """Mean of the values of each group, and which have fewer than two: ``otherwise`` there."""
+    count = np.bincount(group, minlength=len(otherwise))
+    total = np.bincount(group, weights=values, minlength=len(otherwise))
+    bare = count < 2
+    return np.where(bare, otherwise, total / np.maximum(count, 1)), bare
 
 
-def _inner(runs: Runs, places: Floats, after: Ints, before: Ints) -> Flags:
-    """The points that lie beside their side, away from its ends, and close to it."""
+def _inner(runs: Runs, places: Floats, after: Ints, before: Ints) -> Ints:
+    """Indices of the points that lie beside their side, away from its ends, and close to it."""
     along, offset = _split(runs)
     low = np.minimum(places[before], places[after])
     high = np.maximum(places[before], places[after])
     end = np.minimum(_END, (high - low) / 4)
     beside = (along >= (low + end)[runs.run]) & (along <= (high - end)[runs.run])
-    return beside & (np.abs(offset - places[runs.run]) <= _OUTLIER)
+    return np.flatnonzero(beside & (np.abs(offset - places[runs.run]) <= _OUTLIER))
 
 
-def _turned_to_fit(runs: Runs, inner: Flags) -> Runs:
+def _turned_to_fit(runs: Runs, inner: Ints) -> Runs:
     """The same runs in frames whose directions fit the inner points best."""
-    points, run = runs.points[inner], runs.run[inner]
-    count = len(runs.ring)
-    size = np.maximum(np.bincount(run, minlength=count), 1)
-    mean = np.column_stack(
-        [np.bincount(run, weights=points[:, k], minlength=count) / size for k in range(2)]
+    run = runs.run[inner]
+    size = np.maximum(np.bincount(run, minlength=len(runs.ring)), 1)
+    x, y = (
+        values - (np.bincount(run, weights=values, minlength=len(size)) / size)[run]
+        for values in runs.points[inner].T
     )
-    x, y = (points - mean[run]).T
     across = runs.across[run]
     along, aside = np.where(across, y, x), np.where(across, -x, y)
     owner, objects = runs.owner[run], len(runs.direction)
