@@ -15,6 +15,7 @@ from geocd.config import NOT_OBSERVED
 from geocd.rasters.write import bounded_cache
 from geocd.vectorize.attributes import Ruler, to_ground
 from geocd.vectorize.components import ObjectStream
+from geocd.vectorize.ground import decimals_of, rounded
 from geocd.vectorize.outline import Geometries
 from geocd.vectorize.roads import measured_along, road_lines
 from geocd.vectorize.scorefile import RowReader, grid_of, opened, pyproj_crs
@@ -71,6 +72,8 @@ def trace_extent(
                               "after_date": pd.array([dates[1]], "string")})  # fmt: skip
     large = ruler.area(gaps) >= min_area
     holes = pd.DataFrame({"area_px": np.rint(count[large]).astype(np.int64)})
+    crs = pyproj_crs(grid.crs)
+    decimals = decimals_of(crs, min(grid.gsd() or grid.pixel_size))
     layers = {}
     for name, table, shapes in (
         ("footprint", footprint, whole),
@@ -78,9 +81,8 @@ def trace_extent(
     ):
         area = ruler.area(shapes) if ruler.in_metres else np.full(len(shapes), np.nan)
         table.insert(0, "area_m2", area)
-        layer = geopandas.GeoDataFrame(table, geometry=to_ground(shapes, grid),
-                                       crs=pyproj_crs(grid.crs))  # fmt: skip
-        layers[name] = layer
+        ground = rounded(to_ground(shapes, grid), decimals)
+        layers[name] = geopandas.GeoDataFrame(table, geometry=ground, crs=crs)
     layers["not_observed"] = layers["not_observed"].sort_values(
         "area_px", ascending=False, kind="stable", ignore_index=True
     )

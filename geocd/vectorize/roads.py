@@ -11,6 +11,7 @@ import pyproj
 import shapely
 
 from geocd.vectorize.centrelines import centrelines
+from geocd.vectorize.ground import decimals_of, rounded
 
 LINE_COLUMNS = ("change_id", "length_m", "width_m")
 """Attributes of a centreline, in the order in which they are written."""
@@ -48,7 +49,8 @@ def road_lines(
         length = np.array([_GEOD.geometry_length(line) for line in lines.to_crs(4326)], float)
         width, lines = found.width * pixel_size, lines.to_crs(changes.crs)
     table = {"change_id": roads["id"].to_numpy()[found.road], "length_m": length, "width_m": width}
-    return geopandas.GeoDataFrame(pd.DataFrame(table), geometry=lines, crs=changes.crs)
+    ground = rounded(lines.to_numpy(), decimals_of(changes.crs, pixel_size))
+    return geopandas.GeoDataFrame(pd.DataFrame(table), geometry=ground, crs=changes.crs)
 
 
 def _plane(roads: geopandas.GeoDataFrame) -> pyproj.CRS | None:

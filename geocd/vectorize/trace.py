@@ -21,6 +21,7 @@ from geocd.tiling.classify import least_level
 from geocd.vectorize.attributes import Ruler, observed_share, to_ground
 from geocd.vectorize.components import Objects, ObjectStream, Sums
 from geocd.vectorize.draw import draw, measured
+from geocd.vectorize.ground import decimals_of, rounded
 from geocd.vectorize.holes import without_small_holes
 from geocd.vectorize.kinds import mean_length_and_width
 from geocd.vectorize.outline import Geometries, Ints, as_multipolygons
@@ -101,8 +102,9 @@ def trace_changes(
         progress: told (rows done, rows).
 
     Returns:
-        In the CRS of the raster. Without a CRS and a transform, x is the column and y is minus
-        the row, which is where a GIS shows an image without georeferencing.
+        In the CRS of the raster, rounded to millimetres (see `ground.decimals_of`); areas and
+        lengths are those before rounding. Without a CRS and a transform, x is the column and y
+        is minus the row, which is where a GIS shows an image without georeferencing.
 
     Raises:
         RasterOpenError: the file cannot be read.
@@ -237,8 +239,10 @@ def _layer(
         before_date=pd.array([dates[0]] * n, dtype="string"),
         after_date=pd.array([dates[1]] * n, dtype="string"),
     )
-    ground = to_ground(objects["geometry"].to_numpy(), grid)
-    # Far from the origin the rounding of coordinates can make a needle cross itself.
+    crs = pyproj_crs(grid.crs)
+    exact = to_ground(objects["geometry"].to_numpy(), grid)
+    ground = rounded(exact, decimals_of(crs, min(grid.gsd() or grid.pixel_size)))
+    # Far from the origin the last digit of a number can make a needle cross itself.
     if not shapely.is_valid(ground).all():
         ground = as_multipolygons(ground)
-    return geopandas.GeoDataFrame(objects[list(COLUMNS)], geometry=ground, crs=pyproj_crs(grid.crs))
+    return geopandas.GeoDataFrame(objects[list(COLUMNS)], geometry=ground, crs=crs)
