@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "geocd needs Python 3.11 or newer"'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,train]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[archive,dev,train]"
 	touch $@
 
 demo: $(INSTALLED)  ## paint a survey pair, find what changed, compare with what was painted

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from geocd.archive.rules import PlanRules, SceneBy
+from geocd.config import (
+    AlignConfig,
+    AlignMode,
+    DetectConfig,
+    PerClass,
+    PredictConfig,
+    RadiometryMode,
+    UnalignedMode,
+    VectorizeConfig,
+)
 from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
+from geocd_cli.running import running
+
+_LINE_EVERY_S = 2.0
 
 
 @click.group()
@@ -123,3 +138,82 @@ def plan(
         click.echo(json.dumps(result.to_dict(), indent=1))
     elif not quiet:
         click.echo(result.report())
+
+
+class _UnitProgress:
+    """Units done and failed, how fast, and what is left; on stderr, once in a while."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet, self._begun, self._said = quiet, time.monotonic(), 0.0
+
+    def __call__(self, done: int, failed: int, total: int) -> None:
+        """Show how far the run is."""
+        now = time.monotonic()
+        ended = done + failed
+        if self._quiet or (now - self._said < _LINE_EVERY_S and ended < total):
+            return
+        self._said = now
+        rate = ended / max(now - self._begun, 1e-9)
+        click.echo(
+            f"{done}/{total} units done, {failed} failed, {60 * rate:.1f} a minute, "
+            f"{(total - ended) / rate:.0f} s left", err=True,
+        )  # fmt: skip
+
+
+@archive.command("run")
+@click.argument("plan", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
+    help="Folder of the run; one that is there is gone on with.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True,
+    help="Processes on this machine; more than one takes Dask.",
+)  # fmt: skip
+@click.option("--scheduler", metavar="tcp://HOST:PORT", help="A Dask scheduler to work with.")
+@click.option(
+    "--shard", default="1/1", metavar="I/N",
+    help="Do every N-th unit from the I-th on, for arrays of jobs.",
+)  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Try units again that failed before.")
+@options.weights
+@options.threshold
+@options.align
+@options.radiometry
+@options.unaligned
+@options.gsd
+@options.quiet
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
+@translate_errors
+@options.drawing
+@running
+def run(
+    plan: Path, output: Path, workers: int, scheduler: str | None, shard: str,
+    retry_failed: bool, weights: str, threshold: PerClass | None, align: AlignMode,
+    radiometry: RadiometryMode, unaligned: UnalignedMode, gsd: float | None, quiet: bool,
+    as_json: bool, drawing: VectorizeConfig, predict: PredictConfig,
+) -> None:  # fmt: skip
+    """Do the units of PLAN that are missing or whose inputs, weights or settings differ.
+
+    It may be killed at any time: the same command goes on. Exit code 1 if a unit failed.
+
+    \b
+    geocd archive run plan.parquet -o out/ --workers 4
+    """
+    config = DetectConfig(
+        weights=weights, threshold=threshold, gsd=gsd, radiometry=radiometry,
+        unaligned=unaligned, align=AlignConfig(mode=align), predict=predict, vectorize=drawing,
+    )  # fmt: skip
+    from geocd.archive.run import run_plan
+
+    result = run_plan(
+        plan, output, config=config, workers=workers, scheduler=scheduler, shard=shard,
+        retry_failed=retry_failed, progress=_UnitProgress(quiet=quiet),
+        announce=lambda text: click.echo(text, err=True),
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=1))
+    elif not quiet:
+        click.echo(result.report())
+    if result.failed:
+        sys.exit(1)

@@ -94,7 +94,8 @@ def index_archive(
     month or year) and ``date_source`` (name, stac, tags), ``crs``, ``gsd`` (metres), ``res_y``
     and ``res_x`` (CRS units), ``height``, ``width``, ``bands``, ``dtype``, ``nodata``, ``alpha``,
     ``masked``, ``transform``, ``size`` (bytes), ``modified_ns``, ``hash`` (see `hash_samples`),
-    ``duplicate_of`` (path of a file with the same bytes), ``tag_date``, ``stac_date``. The
+    ``duplicate_of`` (path of a file with the same
+    bytes and date), ``tag_date``, ``stac_date``. The
     geometry is the outline of the valid pixels in WGS 84, empty where the status is not ok.
 
     Args:
@@ -241,7 +242,9 @@ def _table(
     source = candidates.notna().idxmax(axis=1) if len(rows) else None
     rows["date_source"] = None if source is None else source.where(rows["date"].notna())
     sound = rows["status"].eq("ok") & rows["hash"].notna()
-    first = rows["hash"].map(rows[sound].groupby("hash")["path"].first())
+    # Tiles that a later survey took over unchanged are no copies: there, nothing changed.
+    content = rows["hash"].astype(str) + " " + rows["date"].astype(str)
+    first = content.map(rows["path"].groupby(content[sound]).first())
     rows["duplicate_of"] = first.where(sound & (first != rows["path"]))
     outlines = shapely.from_wkb(rows["outline"].to_numpy(object))
     table = geopandas.GeoDataFrame(rows.drop(columns="outline"), geometry=outlines,

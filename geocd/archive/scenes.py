@@ -60,7 +60,8 @@ class DatedScene:
         return {
             "date": self.date, "crs": first["crs"], "dtype": first["dtype"],
             "bands": int(first["bands"]), "nodata": _number(first["nodata"]),
-            "alpha": _number(first["alpha"]), "lattice": list(self.lattice[:6]),
+            "alpha": _number(first["alpha"]), "masked": bool(first["masked"]),
+            "lattice": list(self.lattice[:6]),
             "tiles": [
                 [row.path, row.hash, _number(row.size), list(row.transform), int(row.height),
                  int(row.width)]
@@ -109,7 +110,7 @@ def scenes_of(tiles: geopandas.GeoDataFrame, rules: PlanRules) -> list[DatedScen
                for a, b in zip(x, y, strict=True)],
         res=[f"{a:.6g} {b:.6g}" for a, b in transforms[:, [0, 4]]],
     )  # fmt: skip
-    names = ["date", "crs", "res", "phase", "bands", "dtype", "nodata", "alpha"]
+    names = ["date", "crs", "res", "phase", "bands", "dtype", "nodata", "alpha", "masked"]
     scenes = []
     for key, chosen in kind.groupby(names, dropna=False, sort=True):
         text = hashlib.sha256(repr([str(part) for part in key]).encode()).hexdigest()[:8]
