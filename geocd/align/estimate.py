@@ -56,8 +56,8 @@ def estimate(
     refused with a reason, never by an exception.
 
     Args:
-        read: gives gray windows of the pair; never asked for more than 1100 or
-            ``config.overview_size`` pixels a side. What is kept of them has a bound, 150 MB.
+        read: gives gray windows of the pair; never asked for more than 1100 pixels or twice
+            ``config.overview_size`` a side. What is kept of them has a bound, 150 MB.
         shape: (height, width) of the reading grid.
         config: mode, largest shift, size of the overview, least gain.
         seed: of the hold-out and of the sampling; the same seed gives the same result.
