@@ -321,9 +321,10 @@ class DetectConfig:
     """linear: bring after's bands to before's light, fitted to unchanged ground. none: as it is."""
     unaligned: UnalignedMode = "keep"
     """mask: ground where tie points contradict the alignment counts as not observed."""
-    shift_check: bool = False
-    """Whether to tell of each change if it survives moving one date by one pixel; that asks the
-    network up to four more times."""
+    shift_check: bool = True
+    """Whether to tell of changes if they survive moving one date by one pixel."""
+    shift_budget: float = 0.25
+    """Most network work for that, as a share of that of the scoring; 4 checks every change."""
     align: AlignConfig = field(default_factory=AlignConfig)
     tiling: TilingConfig = field(default_factory=TilingConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
@@ -343,6 +344,10 @@ class DetectConfig:
         _require(
             self.unaligned in ("mask", "keep"),
             f"unaligned must be mask or keep, got {self.unaligned!r}",
+        )
+        _require(
+            math.isfinite(self.shift_budget) and self.shift_budget >= 0,
+            f"shift_budget must not be negative, got {self.shift_budget}",
         )
         for name in ("gsd", "pixel_size"):
             value = getattr(self, name)

@@ -116,6 +116,12 @@ class DetectResult:
         stable = self.changes["shift_stable"]
         return None if stable.isna().all() else int((~stable.fillna(True)).sum())
 
+    @property
+    def shift_unchecked(self) -> int | None:
+        """Changes that the shift check did not reach; None if it was switched off."""
+        stable = self.changes["shift_stable"]
+        return None if stable.isna().all() else int(stable.isna().sum())
+
     def report(self) -> str:
         """The summary, for people."""
         lines = [f"{self.count} changes -> {self.output}"]
@@ -126,6 +132,11 @@ class DetectResult:
             lines.append(
                 f"  {self.shift_unstable} of them do not survive a shift of one pixel: "
                 "registration alone may explain them"
+            )
+        if self.shift_unchecked:
+            lines.append(
+                f"  {self.shift_unchecked} of them were not checked for that: the shift budget "
+                "went to the likeliest"
             )
         lines.append(f"observed on both dates: {self.observed:.1%} of before's grid")
         lines.append(str(self.alignment))
@@ -150,6 +161,7 @@ class DetectResult:
             "scores": None if self.scores is None else str(self.scores),
             "count": self.count,
             "shift_unstable": self.shift_unstable,
+            "shift_unchecked": self.shift_unchecked,
             "kinds": {
                 kind: {"count": s.count, "area_m2": s.area_m2, "area_px": s.area_px}
                 for kind, s in self.kinds.items()

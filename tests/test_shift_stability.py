@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -27,14 +28,12 @@ from geocd.errors import ConfigError, NothingObservedError
 from geocd.models.files import find_weights, read_card
 from geocd.rasters.pair import PairWindow
 from geocd.testing import paint_scene, write_raster
-from geocd.vectorize.stability import SHIFTS, shift_stability
+from geocd.vectorize.stability import LEAST_WINDOWS, SHIFTS, STEADY, shift_stability, steadiness
 from geocd_cli.main import main
 
 UTM = CRS.from_epsg(32633)
 NORTH_UP = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
-CHECKED = DetectConfig(
-    align=AlignConfig(mode="off"), vectorize=VectorizeConfig(min_area=0), shift_check=True
-)
+CHECKED = DetectConfig(align=AlignConfig(mode="off"), vectorize=VectorizeConfig(min_area=0))
 CARD = read_card(find_weights("geocd-vhr"))
 
 
@@ -78,6 +77,37 @@ def test_a_roof_survives_a_pixel_and_a_ghost_of_misregistration_does_not(tmp_pat
     assert result.shift_unstable == (~roof).sum() == 26
     assert result.to_dict()["shift_unstable"] == 26
     assert "26 of them do not survive" in result.report()
+    assert result.shift_unchecked == result.to_dict()["shift_unchecked"] == 0
+    assert "not checked" not in result.report()
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_by_default_a_house_is_stable_and_a_sliver_of_displacement_is_not(tmp_path):
+    before = np.full((3, 200, 300), 100, np.uint8)
+    before[:, 40:140, 150:200] = 200
+    after = np.roll(before, 1, axis=2)  # a strip beside the old house, a metre and more wide
+    after[:, 60:90, 40:66] = 250  # a house of 13 m by 15 m
+    result = _detect(tmp_path, (before, after), DetectConfig(align=AlignConfig(mode="off")))
+    found = result.changes.set_index("area_px")["shift_stable"]
+    assert found[26 * 30]
+    assert not found[100].any()
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_what_the_budget_does_not_reach_is_null_and_told(tmp_path):
+    before = np.full((3, 120, 2300), 100, np.uint8)
+    after = before.copy()
+    after[:, 20:100, 30::190] = 250  # a line in each window, and hardly any work allowed
+    config = dataclasses.replace(CHECKED, shift_budget=0.0)
+    result = _detect(tmp_path, (before, after), config)
+    unchecked = int(result.changes["shift_stable"].isna().sum())
+    assert 0 < unchecked < result.count
+    assert result.shift_unstable == result.count - unchecked
+    assert result.shift_unchecked == result.to_dict()["shift_unchecked"] == unchecked
+    assert f"{unchecked} of them were not checked" in result.report()
+    everything = _detect(tmp_path, (before, after), dataclasses.replace(CHECKED, shift_budget=4.0))
+    assert everything.shift_unstable == everything.count
+    assert everything.shift_unchecked == 0
 
 
 @pytest.mark.usefixtures("arithmetic")
@@ -95,6 +125,7 @@ def test_flagging_changes_nothing_else(tmp_path):
 def test_what_was_not_checked_is_not_counted(tmp_path):
     result = _detect(tmp_path, _built_and_ghosts(), dataclasses.replace(CHECKED, shift_check=False))
     assert result.shift_unstable is None
+    assert result.shift_unchecked is None
     assert "survive" not in result.report()
 
 
@@ -137,12 +168,14 @@ class _Images:
         valid = self.valid[rows, cols]
         return PairWindow(self.before[:, rows, cols], self.after[:, rows, cols], valid, valid)
 
-    def stability(self, outlines, classes, tiling=None, **options):
+    def stability(self, outlines, classes, tiling=None, scores=0.5, budget=4.0, **options):
+        """Flags, and calls of the predictor; by default every polygon is barely a change."""
         predictor = Arithmetic(SimpleNamespace(card=CARD))
         found = shift_stability(
-            np.array(outlines, dtype=object), classes, read=self.read, predictor=predictor,
-            thresholds=(0.5, 0.5), shape=self.before.shape[1:],
-            tiling=tiling or TilingConfig(tile_size=64, overlap=16), **options,
+            np.array(outlines, dtype=object), classes, np.broadcast_to(scores, len(outlines)),
+            read=self.read, predictor=predictor, thresholds=(0.5, 0.5), budget=budget,
+            shape=self.before.shape[1:], tiling=tiling or TilingConfig(tile_size=64, overlap=16),
+            **options,
         )  # fmt: skip
         return found, predictor.calls
 
@@ -240,6 +273,68 @@ def test_the_check_counts_its_windows_to_the_end():
     images.stability([shapely.box(0, 0, 200, 200)], [0], progress=lambda *s: steps.append(s))
     assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
     assert steps[-1] == (len(steps), len(steps))
+
+
+def test_steadiness_is_width_times_sureness():
+    square, strip = shapely.box(0, 0, 20, 20), shapely.box(0, 0, 1000, 4)
+    outlines = np.array([square, square, strip, strip], dtype=object)
+    found = steadiness(outlines, np.array([1, 0.75, 1, 0.4]), np.array([0.5, 0.5, 0.5, 0.5]))
+    assert found == pytest.approx([10, 5, 4, -0.8], rel=0.01)
+
+
+def test_wide_and_sure_polygons_are_stable_without_asking():
+    # Nothing is bright here: asked, the network would find neither.
+    images = _Images(*(np.full((3, 200, 200), 100, np.uint8) for _ in range(2)))
+    side = 2 * STEADY
+    wide, narrow = (shapely.box(10, 10, 10 + 2 * side, 10 + s) for s in (2 * side, 0.5 * side))
+    found, calls = images.stability([wide], [0], scores=0.95)
+    assert (list(found), calls) == ([True], 0)
+    found, calls = images.stability([narrow], [0], scores=0.95)
+    assert (list(found), calls > 0) == ([False], True)
+    found, calls = images.stability([wide], [0], scores=0.52)
+    assert (list(found), calls > 0) == ([False], True)
+
+
+def _rows_of_slivers(count):
+    """As many windows with a line each, thinner from left to right."""
+    images = _Images(*(np.full((3, 64, 64 * count), 100, np.uint8) for _ in range(2)))
+    slivers = [shapely.box(64 * i + 20, 10, 64 * i + 24 - 3 * i / count, 50) for i in range(count)]
+    return images, slivers, TilingConfig(tile_size=64, overlap=0)
+
+
+@pytest.mark.parametrize(("budget", "windows"), [(0, LEAST_WINDOWS), (0.5, 5), (1, 10), (4, 40)])
+def test_the_check_keeps_to_its_budget_and_asks_the_likeliest_first(budget, windows):
+    images, slivers, tiling = _rows_of_slivers(40)
+    found, calls = images.stability(slivers, [0] * 40, tiling, scores=0.9, budget=budget)
+    assert calls == windows
+    assert list(pd.isna(found)) == [True] * (40 - windows) + [False] * windows
+    assert not any(found[40 - windows :])
+
+
+def test_a_budget_never_flags_what_the_whole_check_would_not():
+    rng = np.random.default_rng(3)
+    before = np.full((3, 400, 400), 100, np.uint8)
+    after = before.copy()
+    outlines = []
+    for x, y in itertools.product(range(10, 390, 48), range(10, 390, 77)):
+        width = int(rng.integers(1, 5))
+        after[:, y : y + 16, x : x + width] = 250
+        outlines.append(shapely.box(x, y, x + width, y + 16))
+    images = _Images(before, after)
+    whole = pd.Series(images.stability(outlines, [0] * 40)[0])
+    part = pd.Series(images.stability(outlines, [0] * 40, budget=1.0)[0])
+    assert 0 < part.isna().sum() < 40
+    assert set(part.dropna()) == {True, False}
+    decided = part.notna()
+    assert (part[decided] == whole[decided]).all()
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_no_call_holds_more_windows_than_a_batch(batch):
+    images = _Images(*(np.full((3, 64, 64), value, np.uint8) for value in (100, 200)))
+    found, calls = images.stability([shapely.box(10, 10, 20, 20)], [0], batch_size=batch)
+    assert list(found) == [True]
+    assert calls == -(-4 // batch)
 
 
 # What is left of the misregistration
@@ -388,3 +483,9 @@ def test_unknown_modes_are_refused():
         DetectConfig(unaligned="drop")
     with pytest.raises(ConfigError, match="none or linear"):
         DetectConfig(radiometry="histogram")
+
+
+@pytest.mark.parametrize("budget", [-0.1, float("nan"), float("inf")])
+def test_impossible_budgets_are_refused(budget):
+    with pytest.raises(ConfigError, match="shift_budget"):
+        DetectConfig(shift_budget=budget)

@@ -74,6 +74,7 @@ from geocd_cli.running import running
 @options.radiometry
 @options.unaligned
 @options.shift_check
+@options.shift_budget
 @options.gsd
 @options.pixel_size
 @click.option(
@@ -109,6 +110,7 @@ def detect(
     radiometry: RadiometryMode,
     unaligned: UnalignedMode,
     shift_check: bool,
+    shift_budget: float,
     gsd: float | None,
     pixel_size: float | None,
     aoi: Path | None,
@@ -142,6 +144,7 @@ def detect(
         radiometry=radiometry,
         unaligned=unaligned,
         shift_check=shift_check,
+        shift_budget=shift_budget,
         align=AlignConfig(mode=align),
         tiling=TilingConfig(tile_size=tile_size, overlap=overlap),
         predict=predict,

@@ -87,8 +87,13 @@ unaligned = click.option(
 )  # fmt: skip
 shift_check = click.option(
     "--shift-check/--no-shift-check", default=DetectConfig().shift_check, show_default=True,
-    help="Tell of each change if it survives moving one date by one pixel, which asks the network "
-    "up to four more times.",
+    help="Tell of changes if they survive moving one date by one pixel, or may come from the "
+    "registration alone.",
+)  # fmt: skip
+shift_budget = click.option(
+    "--shift-budget", type=float, default=DetectConfig().shift_budget, show_default=True,
+    metavar="SHARE", help="Most network work for the shift check, as a share of that of the "
+    "scoring. Changes that it does not reach are left unchecked; 4 checks every change.",
 )  # fmt: skip
 footprints = click.option(
     "--footprints", type=click.Path(path_type=Path), metavar="POLYGONS",

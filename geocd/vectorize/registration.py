@@ -39,7 +39,7 @@ def check_registration(
     ``misregistration_px`` is the residual of the tie points about the polygon once the
     alignment is carried out, in pixels of the reading grid; null where there are none.
     ``shift_stable`` tells whether the polygon survives moving one date by one such pixel, see
-    ``shift_stability``; null where that was not checked or cannot be told.
+    ``shift_stability``; null where that was not checked, for want of budget or at all.
 
     Args:
         changes: as ``trace_changes`` gives them.
@@ -47,8 +47,8 @@ def check_registration(
         predictor: what scored it.
         alignment: what was found about its geometry.
         thresholds: least score of a change, 0..1, by class.
-        config: whether to check, the tiling, and how far objects grow.
-        progress: called with parts done and parts in all, if it is to be checked.
+        config: whether to check and at what expense, the tiling, and how far objects grow.
+        progress: called with windows done and windows to ask, if there are any.
     """
     outlines = _in_pixels(changes, pair.grid)
     middles = shapely.get_coordinates(shapely.point_on_surface(outlines))
@@ -56,9 +56,11 @@ def check_registration(
     if config.shift_check:
         with pair.reader() as reader:
             stable = shift_stability(
-                outlines, _classes(changes, predictor.card), read=reader.read,
+                outlines, _classes(changes, predictor.card),
+                changes["score_mean"].to_numpy(dtype=np.float64), read=reader.read,
                 predictor=predictor, thresholds=_least_scores(thresholds, config),
-                shape=pair.grid.shape, tiling=config.tiling, progress=progress,
+                shape=pair.grid.shape, tiling=config.tiling, budget=config.shift_budget,
+                batch_size=config.predict.batch_size, progress=progress,
             )  # fmt: skip
     changes = changes.copy()
     place = changes.columns.get_loc("observed") + 1
