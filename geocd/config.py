@@ -16,6 +16,7 @@ BackendName = Literal["auto", "torch", "openvino"]
 PrecisionName = Literal["auto", "float32", "bf16", "fp16", "int8"]
 RadiometryMode = Literal["none", "linear"]
 UnalignedMode = Literal["mask", "keep"]
+MissUnit = Literal["object", "pixel", "image"]
 
 DEFAULT_WEIGHTS = "geocd-vhr"
 NOT_OBSERVED = 255
@@ -154,6 +155,8 @@ class PredictConfig:
     """Let torch compile the network first: a minute at the start, faster on large rasters."""
     batch_size: int = 8
     """Window pairs in one forward pass."""
+    first_look: bool = True
+    """Look at half the resolution first, and run the network only where that shows a hint."""
     memory: int | None = None
     """Bytes that the run may take; the batch becomes smaller to fit. None: no bound is set."""
 
@@ -241,6 +244,46 @@ class ObjectConfig:
             math.isfinite(self.min_area) and self.min_area >= 0,
             f"min_area must not be negative, got {self.min_area}",
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateConfig:
+    """What an operating point promises, and what counts as missed."""
+
+    unit: MissUnit = "object"
+    """What is missed: changed objects, changed pixels, or images of which nothing is found. The
+    loss of an image is the share of them that is missed in it."""
+    max_miss: float = 0.05
+    """Largest mean share missed, 0..1."""
+    confidence: float | None = 0.95
+    """How sure the promise is over the draw of the calibration set, 0..1; None: it holds on
+    average over such draws only."""
+    cover: float = 0.5
+    """Least share of an object that must be found, 0 < cover <= 1; below, it is missed."""
+    min_area: float = 20.0
+    """Smallest object that counts, in square metres (pixels where their size is unknown)."""
+    site: str | None = None
+    """Regular expression that finds the site in an image's name (its first group, or all of it);
+    images of one site are one unit. None: every image is a unit of its own."""
+
+    def __post_init__(self) -> None:
+        units = get_args(MissUnit)
+        _require(self.unit in units, f"unit must be one of {', '.join(units)}, got {self.unit!r}")
+        for name in ("max_miss", "confidence"):
+            value = getattr(self, name)
+            _require(
+                value is None or 0 < value < 1,
+                f"{name} must lie between 0 and 1, got {value}",
+            )
+        _require(0 < self.cover <= 1, f"cover must be in (0, 1], got {self.cover}")
+        _require(
+            math.isfinite(self.min_area) and self.min_area >= 0,
+            f"min_area must not be negative, got {self.min_area}",
+        )
+        try:
+            re.compile(self.site or "")
+        except re.error as error:
+            raise ConfigError(f"site is no regular expression: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ catch it. A message says what differs, what was found, and what to try.
     │   ├── BandError                       band choice or band counts do not fit
     │   └── NothingObservedError            no pixel is valid on both dates
     ├── NotAlignedError (ValueError)        alignment was asked for and cannot be proven
+    ├── OperatingPointError (ValueError)    an operating point that does not hold
     ├── OutputError (OSError)               an output that cannot be written
     │   └── OutputExistsError               there already, and overwrite was not asked for
     ├── WeightsError (ValueError)           weights that cannot be used
@@ -69,6 +70,10 @@ class NothingObservedError(InputError):
 
 class NotAlignedError(GeocdError, ValueError):
     """An alignment was required, and no motion could be shown to help."""
+
+
+class OperatingPointError(GeocdError, ValueError):
+    """An operating point was made for other weights or settings, or none can be made."""
 
 
 class OutputError(GeocdError, OSError):

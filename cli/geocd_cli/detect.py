@@ -56,6 +56,7 @@ from geocd_cli.running import running
     help="Bands to read, counted from 1, in the order of the weights. [first ones]",
 )
 @options.threshold
+@options.operating_point
 @click.option(
     "--tile-size",
     type=int,
@@ -104,6 +105,7 @@ def detect(
     weights: str,
     bands: tuple[int, ...] | None,
     threshold: PerClass | None,
+    operating_point: Path | None,
     tile_size: int,
     overlap: int,
     align: AlignMode,
@@ -150,6 +152,10 @@ def detect(
         predict=predict,
         vectorize=drawing,
     )
+    if operating_point is not None:
+        from geocd.assess.operating_point import read_operating_point
+
+        config = read_operating_point(operating_point).apply(config)
     from geocd.pipeline import detect as run
 
     result = run(

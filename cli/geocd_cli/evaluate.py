@@ -98,7 +98,7 @@ def evaluate(
     from geocd.assess.report import check_folder, to_text, write_report
     from geocd.training.datasets import LabelCoding
 
-    classes = _parse_values(values)
+    classes = parse_values(values)
     coding = LabelCoding(classes=tuple(classes) or (kind,), values=classes, ignore=ignore)
     if output is not None:
         check_folder(output, overwrite=overwrite)
@@ -112,7 +112,7 @@ def evaluate(
     click.echo(json.dumps(assessment.to_dict(), indent=1) if as_json else to_text(assessment))
 
 
-def _parse_values(entries: tuple[str, ...]) -> dict[str, int]:
+def parse_values(entries: tuple[str, ...]) -> dict[str, int]:
     """Label values by class, from NAME=VALUE."""
     values = {}
     for entry in entries:

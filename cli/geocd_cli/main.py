@@ -15,6 +15,7 @@ _COMMANDS = {
     "align": ("geocd_cli.align", "Move images to where they lie on a reference, and prove it."),
     "archive": ("geocd_cli.archive", "Find changes over an archive: index, plan, run, merge."),
     "assess": ("geocd_cli.assess", "Accuracy and area of change, from a labelled sample."),
+    "calibrate": ("geocd_cli.calibrate", "Find the threshold that keeps a promise about misses."),
     "data": ("geocd_cli.data", "Look through labelled pairs or tiles: classes, damage, leaks."),
     "demo": ("geocd_cli.demo", "Paint a survey pair, find what changed, compare with the truth."),
     "detect": ("geocd_cli.detect", "Find what changed between two images of the same place."),

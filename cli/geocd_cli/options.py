@@ -64,6 +64,10 @@ threshold = click.option(
     "--threshold", callback=parse_per_class, metavar="0..1|CLASS=0..1,..",
     help="Least score of a change, for every class or by class. [from the weights card]",
 )  # fmt: skip
+operating_point = click.option(
+    "--operating-point", type=click.Path(path_type=Path), metavar="FILE",
+    help="Threshold of geocd calibrate; refused if it was proven for other weights or settings.",
+)  # fmt: skip
 gsd = click.option(
     "--gsd", type=float, metavar="METRES",
     help="Ground sample distance to read at. [what the weights are good for]",

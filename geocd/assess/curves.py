@@ -116,6 +116,11 @@ class ScoreHistogram:
         self._changed += np.bincount(scores[valid & truth], minlength=_LEVELS)
         self._same += np.bincount(scores[valid & ~truth], minlength=_LEVELS)
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Pixels at each score, of unchanged and of changed ground, shape (2, 255)."""
+        return np.stack([self._same, self._changed])
+
     def curve(self, threshold: float) -> Curve:
         """Precision and recall of what was counted so far.
 
