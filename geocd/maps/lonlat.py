@@ -5,6 +5,7 @@ from __future__ import annotations
 import geopandas
 import numpy as np
 import shapely
+import shapely.affinity
 
 from geocd.vectorize.outline import Floats
 
@@ -37,6 +38,41 @@ def to_lonlat(changes: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
             ]  # fmt: skip
             shapes[index] = shapely.MultiPolygon(parts)
     return result.set_geometry(shapes, crs=4326)
+
+
+def cut_at_antimeridian(
+    shape: shapely.MultiPolygon,
+) -> tuple[shapely.MultiPolygon, tuple[float, float, float, float]]:
+    """A shape as GeoJSON wants it, and its box: west > east where it crosses the antimeridian.
+
+    Args:
+        shape: valid, in degrees; as ``to_lonlat`` gives it.
+    """
+    parts = [_without_jump(part) for part in shape.geoms]
+    west, south, east, north = shapely.total_bounds(parts).tolist()
+    if east - west >= 360:
+        west, east = -180.0, 180.0
+    cut = [
+        shapely.affinity.translate(shapely.intersection(part, world), -turn)
+        for part in parts
+        for turn in (-360, 0, 360)
+        for world in (shapely.box(turn - 180, -90, turn + 180, 90),)
+    ]
+    pieces = [p for piece in cut for p in shapely.get_parts(piece) if p.geom_type == "Polygon"]
+    return shapely.MultiPolygon(pieces), (_around(west), south, _around(east), north)
+
+
+def _without_jump(polygon: shapely.Polygon) -> shapely.Polygon:
+    """A polygon whose longitudes go on beyond 180 where they jumped to -180."""
+    west, _, east, _ = polygon.bounds
+    if not 180 < east - west < 360:
+        return polygon
+    return shapely.transform(polygon, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
+
+
+def _around(longitude: float) -> float:
+    """The same longitude in -180..180."""
+    return longitude if -180 <= longitude <= 180 else (longitude + 180) % 360 - 180
 
 
 def _opened(polygon: shapely.Polygon, crs: object, latitude: float) -> shapely.Polygon:

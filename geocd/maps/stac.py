@@ -12,6 +12,7 @@ import geopandas
 import shapely
 
 from geocd.errors import ConfigError
+from geocd.maps.lonlat import cut_at_antimeridian, to_lonlat
 from geocd.outputs import replacing
 
 _MEDIA_TYPES = {
@@ -22,6 +23,9 @@ _MEDIA_TYPES = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
     ".html": "text/html",
 }
+_DECIMALS = 7
+"""Of degrees: a centimetre."""
+_STEP = 10.0**-_DECIMALS
 
 
 def stac_item(
@@ -36,10 +40,7 @@ def stac_item(
         assets: outputs by role, such as "changes" and "scores".
         record: what made them.
     """
-    shape = None
-    if footprint.crs is not None:
-        shape = shapely.set_precision(footprint.to_crs(4326).geometry.iloc[0].geoms[0], 1e-7)
-        shape = shapely.orient_polygons(shape)
+    place = None if footprint.crs is None else _place(footprint)
     created = str(record.get("created", datetime.now(UTC).isoformat(timespec="seconds")))
     dates = [footprint[f"{role}_date"].iloc[0] for role in ("before", "after")]
     known = [_moment(str(date)) for date in dates if isinstance(date, str)]
@@ -48,10 +49,10 @@ def stac_item(
         "stac_version": "1.1.0",
         "stac_extensions": [],
         "id": path.stem,
-        "geometry": None if shape is None else shapely.geometry.mapping(shape),
+        "geometry": None,
         "properties": {
-            "datetime": None if len(known) == 2 else (known or [_zulu(created)])[-1],
-            "created": _zulu(created),
+            "datetime": None if len(known) == 2 else (known or [_moment(created)])[-1],
+            "created": _moment(created),
             "title": "Change between two images",
             "geocd:observed": round(float(footprint["observed"].iloc[0]), 6),
             "geocd:weights": dict(record.get("weights", {})),
@@ -59,11 +60,23 @@ def stac_item(
         "links": [],
         "assets": {role: _asset(file, path.parent, role) for role, file in assets.items()},
     }
-    if shape is not None:
-        item["bbox"] = list(shape.bounds)
+    if place is not None:
+        item |= place
     if len(known) == 2:
         item["properties"] |= {"start_datetime": min(known), "end_datetime": max(known)}
     return item
+
+
+def _place(footprint: geopandas.GeoDataFrame) -> dict[str, Any]:
+    """Geometry and box of the extent, as RFC 7946 has them."""
+    shape, box = cut_at_antimeridian(to_lonlat(footprint).geometry.iloc[0])
+    shape = shapely.orient_polygons(shapely.set_precision(shape, _STEP))
+    if len(shapely.get_parts(shape)) == 1:
+        shape = shapely.get_parts(shape)[0]
+    return {
+        "geometry": shapely.geometry.mapping(shape),
+        "bbox": [round(value, _DECIMALS) for value in box],
+    }
 
 
 def _asset(file: Path, folder: Path, role: str) -> dict[str, Any]:
@@ -77,12 +90,12 @@ def _asset(file: Path, folder: Path, role: str) -> dict[str, Any]:
 
 
 def _moment(date: str) -> str:
-    """The beginning of a year, month or day as RFC 3339 writes it."""
-    return f"{date + '-01-01'[len(date) - 4 :]}T00:00:00Z" if len(date) <= 10 else _zulu(date)
-
-
-def _zulu(moment: str) -> str:
-    return moment.replace("+00:00", "Z")
+    """A moment in UTC as RFC 3339 writes it; a year, a month or a day is told by its beginning."""
+    if len(date) < 10:
+        date += "-01-01"[len(date) - 4 :]
+    moment = datetime.fromisoformat(date)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def check_stac_output(path: Path) -> None:
