@@ -139,6 +139,15 @@ def test_units_cover_the_shared_ground_without_overlap(tmp_path):
     assert ground == pytest.approx(whole.area, rel=1e-3)
 
 
+def test_where_tiles_end_at_a_border_of_the_grid_rounding_makes_no_units(tmp_path):
+    for date in FOUR[:2]:
+        # A unit is 96 m wide; 499,968 and 4,999,968 are multiples of that.
+        _tile(tmp_path / "t", date, size=192, col=(499_968 - 500_000) / 96, row=32 / 96)
+    units = _plan(tmp_path, unit_size=192).units
+    assert len(units) == 1
+    assert (units["height"].item(), units["width"].item()) == (192, 192)
+
+
 def test_windows_of_neighbouring_units_lie_on_one_lattice(painted_index, tmp_path):
     rules = PlanRules(unit_size=300, halo=50)
     units = plan_archive(painted_index, tmp_path / "p.parquet", rules=rules).units

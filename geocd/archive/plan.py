@@ -176,7 +176,7 @@ def _units_from(
         ground = own.ground(cell)
         if not ground.area or _known_before(ground, earlier, cell, rules):
             continue
-        for other, shared in _chosen(ground, later, cell, rules):
+        for other, shared in _chosen(ground, later, cell, rules, scene.lattice.a):
             yield _unit(own, other, (row, col), shared, shared.area / ground.area, rules)
 
 
@@ -219,7 +219,7 @@ def _known_before(
 
 
 def _chosen(
-    ground: BaseGeometry, later: list[_Cover], cell: BaseGeometry, rules: PlanRules
+    ground: BaseGeometry, later: list[_Cover], cell: BaseGeometry, rules: PlanRules, pixel: float
 ) -> Iterator[tuple[_Cover, BaseGeometry]]:
     """The later scenes that the ground is compared with, and what they have in common.
 
@@ -231,7 +231,8 @@ def _chosen(
     for other in sorted(later, key=lambda c: c.scene.date, reverse=rules.pairs == "first-last"):
         shared = shapely.intersection(ground, other.ground(cell))
         wanted = shapely.intersection(shared, rest) if one_date else shared
-        if wanted.area >= least:
+        # Outlines are true to a pixel: what is no wider than two may be rounding, not ground.
+        if wanted.area >= least and not shapely.buffer(wanted, -pixel).is_empty:
             yield other, shared
             rest = shapely.difference(rest, shared)
 
