@@ -36,6 +36,7 @@ from geocd.maps.stac import check_stac_output, write_stac
 from geocd.models.card import WeightsCard
 from geocd.models.files import find_weights, read_card
 from geocd.predict.backends import open_predictor
+from geocd.predict.first_look import FirstLook, half_window
 from geocd.predict.flow import score_pieces
 from geocd.predict.memory import fit_batch
 from geocd.predict.predictor import Predictor
@@ -263,9 +264,7 @@ def _detect(
         config = config.with_batch(fit_batch(pair.grid.shape, card, config))
         side = config.tiling.tile_size
         window = (min(side, pair.grid.height), min(side, pair.grid.width))
-        predictor = open_predictor(
-            config.weights, window=window, config=config.predict, calibration=calibration_pairs
-        )
+        predictor = _open_predictor(config, window)
     with clock.stage("align"):
         report("align", 0, 1)
         alignment = estimate(gray_reader(pair), pair.grid.shape, config=config.align)
@@ -399,6 +398,18 @@ def _normalise(pair: RasterPair, config: DetectConfig) -> Radiometry:
         return RADIOMETRY_OFF
     with pair.reader() as reader:
         return estimate_radiometry(reader.read_dates, pair.grid.shape)
+
+
+def _open_predictor(config: DetectConfig, window: tuple[int, int]) -> Predictor:
+    def _open(window: tuple[int, int]) -> Predictor:
+        return open_predictor(
+            config.weights, window=window, config=config.predict, calibration=calibration_pairs
+        )
+
+    predictor = _open(window)
+    if not config.predict.first_look:
+        return predictor
+    return FirstLook(predictor, _open(half_window(window)))
 
 
 def _score(

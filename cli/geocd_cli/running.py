@@ -25,6 +25,11 @@ _OPTIONS = (
         show_default=True, help="What it computes in; auto takes the fastest with negligible loss.",
     ),
     click.option(
+        "--first-look/--no-first-look", default=_DEFAULTS.first_look, show_default=True,
+        help="Look at half the resolution first, and run the network only where that shows a "
+        "hint of change.",
+    ),
+    click.option(
         "--memory", metavar="SIZE", help="Memory that the run may take, like 2GB. [no bound]"
     ),
 )  # fmt: skip
@@ -36,10 +41,10 @@ def running(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def _wrapped(
         *, device: DeviceName, backend: BackendName, precision: PrecisionName,
-        memory: str | None, **others: Any,
+        first_look: bool, memory: str | None, **others: Any,
     ) -> None:  # fmt: skip
         config = PredictConfig(
-            device=device, backend=backend, precision=precision,
+            device=device, backend=backend, precision=precision, first_look=first_look,
             memory=None if memory is None else parse_bytes(memory),
         )  # fmt: skip
         command(predict=config, **others)

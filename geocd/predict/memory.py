@@ -42,6 +42,8 @@ def memory_needed(shape: tuple[int, int], card: WeightsCard, config: DetectConfi
     pieces = 8 * planes * tile_h * max(READ_WIDTH, tile_w)
     channel = _BYTES_PER_CHANNEL.get(card.architecture, _BYTES_PER_CHANNEL_ELSE)
     network = config.predict.batch_size * channel * card.width * tile_h * tile_w
+    if config.predict.first_look:
+        network += network // 4
     torch = config.predict.backend == "torch" or config.predict.device in ("cuda", "mps")
     program = _PROGRAM["torch" if torch else "openvino"] + _FIXED
     return program + by_width * min(shape[1], STRIPE + 2 * tile_w) + pieces + network
