@@ -16,6 +16,7 @@ _COMMANDS = {
     "archive": ("geocd_cli.archive", "Find changes over an archive: index, plan, run, merge."),
     "assess": ("geocd_cli.assess", "Accuracy and area of change, from a labelled sample."),
     "calibrate": ("geocd_cli.calibrate", "Find the threshold that keeps a promise about misses."),
+    "compare": ("geocd_cli.compare", "Tell whether a run is better than another, or chance."),
     "data": ("geocd_cli.data", "Look through labelled pairs or tiles: classes, damage, leaks."),
     "demo": ("geocd_cli.demo", "Paint a survey pair, find what changed, compare with the truth."),
     "detect": ("geocd_cli.detect", "Find what changed between two images of the same place."),
