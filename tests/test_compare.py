@@ -78,9 +78,11 @@ def test_images_of_one_run_only_are_left_out_and_named():
 
 def test_other_labels_or_other_ground_are_refused():
     first = Run("a", {"x": Confusion(5, 5, 5, 85)})
-    for other in (Confusion(5, 5, 5, 80), Confusion(6, 5, 5, 84)):
+    for other in (Confusion(5, 5, 5, 70), Confusion(12, 5, 5, 78)):
         with pytest.raises(ConfigError, match="counted 100 pixels with 10 changed"):
             compare(first, Run("b", {"x": other}))
+    a_little_less = Run("b", {"x": Confusion(5, 5, 4, 83)})
+    assert compare(first, a_little_less).images == 1
 
 
 def test_one_image_says_nothing_of_others():

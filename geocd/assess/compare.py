@@ -21,6 +21,8 @@ from geocd.training.datasets import LabelCoding
 
 Floats = NDArray[np.float64]
 
+_SLACK = 0.05
+"""Share of an image's pixels by which two runs may differ in what they observed of it."""
 _COUNTS = ("true_positive", "false_positive", "false_negative", "true_negative")
 
 
@@ -129,7 +131,7 @@ def compare(first: Run, second: Run, *, resamples: int = 5000, seed: int = 0) ->
         seed: the same seed gives the same intervals.
 
     Raises:
-        ConfigError: the runs share no image, or differ in the pixels of one that they share.
+        ConfigError: the runs share no image, or were told different labels of one that they share.
 
     Source:
         Efron and Tibshirani (1993), An Introduction to the Bootstrap, ISBN 0-412-04231-2.
@@ -138,14 +140,7 @@ def compare(first: Run, second: Run, *, resamples: int = 5000, seed: int = 0) ->
     if not names:
         raise ConfigError(f"{first.name} and {second.name} share no image; compare runs on one set")
     for name in names:
-        sizes = first.images[name].size, second.images[name].size
-        changes = (_changed(first.images[name]), _changed(second.images[name]))
-        if sizes[0] != sizes[1] or changes[0] != changes[1]:
-            raise ConfigError(
-                f"of {name}, {first.name} counted {sizes[0]} pixels with {changes[0]} changed and "
-                f"{second.name} {sizes[1]} with {changes[1]}; the same labels on the same observed "
-                "ground are needed: evaluate both with one set and one --align"
-            )
+        _check_same_labels(name, first, second)
     pair = [[run.images[name] for name in names] for run in (first, second)]
     wholes = [total(images) for images in pair]
     spread = _resampled(pair, resamples, seed)
@@ -158,6 +153,18 @@ def compare(first: Run, second: Run, *, resamples: int = 5000, seed: int = 0) ->
     return Comparison(first.name, second.name, len(names),
                       tuple(sorted(first.images.keys() ^ second.images.keys())),
                       differences)  # fmt: skip
+
+
+def _check_same_labels(name: str, first: Run, second: Run) -> None:
+    """Weights may align a pair differently and so observe a little more or less of it."""
+    one, other = first.images[name], second.images[name]
+    slack = _SLACK * max(one.size, other.size)
+    if abs(one.size - other.size) > slack or abs(_changed(one) - _changed(other)) > slack:
+        raise ConfigError(
+            f"of {name}, {first.name} counted {one.size} pixels with {_changed(one)} changed and "
+            f"{second.name} {other.size} with {_changed(other)}; runs compare on the same labels "
+            "only: evaluate both on one set, with one pixel size"
+        )
 
 
 def _changed(c: Confusion) -> int:
