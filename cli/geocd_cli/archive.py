@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import click
 
-from geocd.archive.rules import PlanRules, SceneBy
+from geocd.archive.rules import Duplicates, Mosaic, PlanRules, SceneBy
 from geocd.config import (
     AlignConfig,
     AlignMode,
@@ -217,3 +217,42 @@ def run(
         click.echo(result.report())
     if result.failed:
         sys.exit(1)
+
+
+@archive.command("merge")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True,
+    help="Change polygons of the whole archive, .gpkg or .parquet.",
+)  # fmt: skip
+@click.option(
+    "--duplicates", type=click.Choice(["newest", "all"]), default="newest", show_default=True,
+    help="Of a change that several pairs of dates show: keep that of the newest, or all.",
+)  # fmt: skip
+@click.option(
+    "--mosaic", type=click.Choice(["vrt", "cog"]),
+    help="Also write the scores of each pair as one raster beside the output.",
+)  # fmt: skip
+@options.overwrite
+@options.quiet
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
+@translate_errors
+def merge(
+    folder: Path, output: Path, duplicates: Duplicates, mosaic: Mosaic | None, overwrite: bool,
+    quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Make one layer of changes of the run in FOLDER, and the history of each place.
+
+    \b
+    geocd archive merge out/ -o changes.gpkg --mosaic vrt
+    """
+    from geocd.archive.merge import merge_run
+
+    result = merge_run(
+        folder, output, duplicates=duplicates, mosaic=mosaic, overwrite=overwrite,
+        progress=StageProgress(quiet=quiet),
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=1))
+    elif not quiet:
+        click.echo(result.report())

@@ -11,6 +11,8 @@ from geocd.config import TilingConfig
 from geocd.errors import ConfigError
 
 SceneBy = Literal["day", "month", "year"]
+Duplicates = Literal["newest", "all"]
+Mosaic = Literal["vrt", "cog"]
 _PAIRS = re.compile(r"consecutive|first-last|all|baseline=\d{4}(-\d\d(-\d\d)?)?")
 _SEASON = re.compile(r"(\d\d-\d\d)\.\.(\d\d-\d\d)")
 

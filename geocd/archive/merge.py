@@ -1,0 +1,307 @@
+"""One layer from the units of a run: traced over their borders, each change once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import geopandas
+import numpy as np
+import pandas as pd
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+
+from geocd import outputs
+from geocd.archive.history import places_over_time, without_duplicates
+from geocd.archive.journal import read_journals
+from geocd.archive.plan import read_plan
+from geocd.archive.rules import Duplicates, Mosaic
+from geocd.archive.run import PLAN, SETTINGS
+from geocd.archive.unit import UNITS, fingerprint
+from geocd.archive.vrt import Bands, Piece, write_vrt
+from geocd.config import NOT_OBSERVED, VectorizeConfig
+from geocd.errors import ConfigError, InputError
+from geocd.maps import check_output, write_changes
+from geocd.rasters.grid import Grid
+from geocd.rasters.write import PROVENANCE_TAG, write_cog
+from geocd.vectorize import trace_changes
+from geocd.vectorize.extent import with_layers
+from geocd.vectorize.scorefile import ScoreHeader, read_header
+from geocd.vectorize.summary import KindSummary, summarise
+
+Progress = Callable[[str, int, int], None]
+HISTORY = "history"
+"""Name of the layer of places with their dates."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergeResult:
+    """What a run has found."""
+
+    output: Path
+    changes: geopandas.GeoDataFrame
+    history: geopandas.GeoDataFrame
+    """Places with their dates."""
+    duplicates: int
+    """Polygons that were left out, because another pair tells of the same change."""
+    mosaics: tuple[Path, ...]
+    missing: int
+    """Units that are not done."""
+    failed: int
+    """Of these, units that failed."""
+    kinds: dict[str, KindSummary]
+
+    def report(self) -> str:
+        """The summary, for people."""
+        lines = [f"{len(self.changes)} changes -> {self.output}"]
+        for kind, s in sorted(self.kinds.items()):
+            area = f"{s.area_px:,.0f} pixels" if s.area_m2 is None else f"{s.area_m2:,.0f} m2"
+            lines.append(f"  {kind}: {s.count}, {area}")
+        spans = self.changes.groupby(["before_date", "after_date"]).size()
+        lines += [f"  {before} to {after}: {count}" for (before, after), count in spans.items()]
+        several = int((self.history["times"] > 1).sum())
+        lines.append(f"{len(self.history)} places, {several} of which changed more than once")
+        if self.duplicates:
+            lines.append(f"{self.duplicates} polygons left out that another pair of dates has too")
+        if self.missing:
+            lines.append(
+                f"{self.missing} units are not done ({self.failed} failed): their ground counts "
+                "as not observed; go on with: geocd archive run"
+            )
+        return "\n".join(lines + [f"mosaic -> {path}" for path in self.mosaics])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary, JSON-ready; without the polygons."""
+        return {
+            "output": str(self.output), "count": len(self.changes), "places": len(self.history),
+            "duplicates": self.duplicates, "missing": self.missing, "failed": self.failed,
+            "mosaics": [str(path) for path in self.mosaics],
+            "kinds": {kind: s.to_dict() for kind, s in self.kinds.items()},
+        }  # fmt: skip
+
+
+def merge_run(
+    folder: str | Path,
+    output: str | Path,
+    *,
+    duplicates: Duplicates = "newest",
+    mosaic: Mosaic | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> MergeResult:
+    """Make one layer of changes of all units of a run.
+
+    The scores of the units of a pair are laid side by side and traced as one raster, so no
+    polygon is cut where units meet. Columns are those of `detect`, and ``pair``. A GeoPackage
+    holds the layers ``history`` (see `places_over_time`), ``centrelines``, ``footprint`` and
+    ``not_observed``, too; beside GeoParquet, the history is written to a file of its own.
+
+    Args:
+        folder: of a run.
+        output: change polygons, .gpkg or .parquet, in the CRS of most of the units.
+        duplicates: "newest": of changes that several pairs show, the newest dates are kept (see
+            `without_duplicates`). "all": all stay.
+        mosaic: also write the scores of each pair as one raster beside the output: "vrt" (points
+            to the units) or "cog" (a copy).
+        overwrite: replace existing outputs.
+        progress: called with the stage, the steps done and the steps in all.
+
+    Raises:
+        InputError: there is no run in the folder, or none of its units is done.
+        OutputError: an output cannot be written.
+    """
+    target, run = Path(output), Path(folder)
+    if duplicates not in get_args(Duplicates) or mosaic not in (None, *get_args(Mosaic)):
+        raise ConfigError("duplicates are newest or all, a mosaic is vrt or cog")
+    if target.suffix.lower() not in (".gpkg", ".parquet"):
+        raise ConfigError(f"changes of an archive are .gpkg or .parquet, got {target.name!r}")
+    units = _units_of(run)
+    done = units[units["status"] == "done"]
+    if done.empty:
+        raise InputError(f"no unit of {run} is done that observed anything; look at its journal")
+    pairs = list(done.groupby("pair", sort=True))
+    mosaics = _mosaic_paths(target, [str(name) for name, _ in pairs], mosaic)
+    for path in (target, _history_path(target), *mosaics):
+        outputs.check_writable(path, overwrite=overwrite)
+    check_output(target, overwrite=overwrite)
+    config = VectorizeConfig(**_settings(run)["config"]["vectorize"])
+    found: list[_Found] = []
+    with outputs.scratch_folder(target) as scratch:
+        for number, (name, chosen) in enumerate(pairs):
+            if progress:
+                progress("merge", number, len(pairs))
+            scene = _lay_out(run, chosen, scratch / f"{name}.vrt")
+            found.append(_traced(run, chosen, scene, config))
+            if mosaic is not None:
+                _write_mosaic(run, chosen, scene, mosaics[number])
+    crs = done["crs"].mode().iloc[0]
+    changes = _joined([f.changes for f in found], crs)
+    history = places_over_time(changes)
+    kept = without_duplicates(changes) if duplicates == "newest" else changes
+    layers = {name: _joined([f.layers[name] for f in found], crs) for name in found[0].layers}
+    _write(target, kept, layers | {HISTORY: history}, found[0].record, len(units))
+    if progress:
+        progress("merge", len(pairs), len(pairs))
+    states = units["status"].value_counts()
+    missing = len(units) - int(states.get("done", 0)) - int(states.get("empty", 0))
+    return MergeResult(target, kept, history, len(changes) - len(kept), tuple(mosaics), missing,
+                       int(states.get("failed", 0)), summarise(kept))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    changes: geopandas.GeoDataFrame
+    layers: dict[str, geopandas.GeoDataFrame]
+    record: dict[str, Any]
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = json.loads((run / SETTINGS).read_text())
+        return settings
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{run} is no folder of a run ({error}); make one with: geocd archive run"
+        ) from None
+
+
+def _units_of(run: Path) -> pd.DataFrame:
+    """The units of the plan, with their status under the last settings and their file stems."""
+    settings = _settings(run)["settings"]
+    units = pd.DataFrame(read_plan(run / PLAN).drop(columns="geometry"))
+    rows = [{str(k): v for k, v in row.items()} for row in units.to_dict("records")]
+    prints = [fingerprint(row, settings) for row in rows]
+    states = read_journals(run)
+    stems = [f"{row['unit']}.{mark[:12]}" for row, mark in zip(rows, prints, strict=True)]
+    status = []
+    for row, mark, stem in zip(rows, prints, stems, strict=True):
+        state = states.get((row["unit"], mark), {}).get("status", "missing")
+        there = state != "done" or (run / UNITS / f"{stem}.tif").exists()
+        status.append(state if there else "missing")
+    return units.assign(status=status, stem=stems)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """The scores of a pair as one raster."""
+
+    path: Path
+    grid: Grid
+    header: ScoreHeader
+
+
+def _lay_out(run: Path, units: pd.DataFrame, path: Path, *, relative: bool = False) -> _Scene:
+    """Write the scores of the units of a pair as one virtual raster."""
+    folder = run.resolve() / UNITS
+    header = read_header(folder / f"{units['stem'].iloc[0]}.tif")
+    crs = CRS.from_user_input(units["crs"].iloc[0])
+    grids = [
+        Grid(crs, Affine(*transform), int(height), int(width))
+        for transform, height, width in zip(
+            units["transform"], units["height"], units["width"], strict=True
+        )
+    ]
+    place = Path(os.path.relpath(folder, path.resolve().parent)) if relative else folder
+    pieces = [
+        Piece(str(place / f"{stem}.tif"), grid.transform, grid.height, grid.width)
+        for stem, grid in zip(units["stem"], grids, strict=True)
+    ]
+    grid = _whole(grids)
+    bands = Bands(count=len(header.classes), nodata=NOT_OBSERVED, names=header.classes)
+    record = {k: v for k, v in header.record.items() if k not in ("unit", "fingerprint")}
+    write_vrt(path, grid, pieces, bands, relative=relative,
+              tags={PROVENANCE_TAG: json.dumps(record, sort_keys=True)})  # fmt: skip
+    return _Scene(path, grid, header)
+
+
+def _whole(grids: list[Grid]) -> Grid:
+    """The grid around grids of one lattice."""
+    first = grids[0]
+    places = [(~first.transform @ (g.transform.c, g.transform.f), g) for g in grids]
+    col = min(round(place[0]) for place, _ in places)
+    row = min(round(place[1]) for place, _ in places)
+    right = max(round(place[0]) + g.width for place, g in places)
+    below = max(round(place[1]) + g.height for place, g in places)
+    transform = first.transform @ Affine.translation(col, row)
+    return Grid(first.crs, transform, below - row, right - col)
+
+
+def _traced(run: Path, units: pd.DataFrame, scene: _Scene, config: VectorizeConfig) -> _Found:
+    dates = units["before_date"].iloc[0], units["after_date"].iloc[0]
+    header = scene.header
+    changes = trace_changes(scene.path, classes=header.classes, thresholds=header.thresholds,
+                            config=config, dates=dates)  # fmt: skip
+    changes, layers = with_layers(changes, scene.path, dates=dates)
+    changes = _with_directions(changes, run, units)
+    for layer in (changes, *layers.values()):
+        layer["pair"] = units["pair"].iloc[0]
+    return _Found(changes, layers, header.record)
+
+
+def _with_directions(
+    changes: geopandas.GeoDataFrame, run: Path, units: pd.DataFrame
+) -> geopandas.GeoDataFrame:
+    """The changes with the directions that their units saw: from the polygon with most ground."""
+    files = [run / UNITS / f"{stem}.parquet" for stem in units["stem"]]
+    parts = [part for part in map(geopandas.read_parquet, files) if len(part)]
+    if not parts or changes.empty:
+        return changes
+    seen = pd.concat(parts, ignore_index=True)
+    shapes, others = (np.asarray(t.geometry, dtype=object) for t in (changes, seen))
+    own, other = shapely.STRtree(others).query(shapes, predicate="intersects")
+    area = shapely.area(shapely.intersection(shapes[own], others[other]))
+    best = pd.DataFrame({"own": own, "other": other, "area": area})
+    best = best.sort_values(["own", "area"]).groupby("own").last()
+    rows = changes.index[best.index]
+    for name in ("direction", "direction_score"):
+        changes.loc[rows, name] = seen[name].iloc[best["other"]].to_numpy()
+    return changes
+
+
+def _joined(parts: list[geopandas.GeoDataFrame], crs: str) -> geopandas.GeoDataFrame:
+    moved = [part.to_crs(crs) for part in parts]
+    filled = [part for part in moved if len(part)] or moved[:1]
+    return geopandas.GeoDataFrame(pd.concat(filled, ignore_index=True), crs=crs)
+
+
+def _mosaic_paths(target: Path, pairs: list[str], mosaic: Mosaic | None) -> list[Path]:
+    if mosaic is None:
+        return []
+    suffix = {"vrt": ".vrt", "cog": ".tif"}[mosaic]
+    return [target.with_name(f"{target.stem}-scores-{pair}{suffix}") for pair in pairs]
+
+
+def _write_mosaic(run: Path, units: pd.DataFrame, scene: _Scene, path: Path) -> None:
+    with outputs.replacing(path) as draft:
+        if path.suffix == ".vrt":
+            _lay_out(run, units, draft, relative=True)
+        else:
+            write_cog(scene.path, draft, overviews="average")
+
+
+def _history_path(target: Path) -> Path:
+    """Where the history goes: its own file beside GeoParquet, which holds one layer."""
+    return (
+        target if target.suffix == ".gpkg" else target.with_name(f"{target.stem}-history.parquet")
+    )
+
+
+def _write(
+    target: Path, changes: geopandas.GeoDataFrame, layers: dict[str, geopandas.GeoDataFrame],
+    record: dict[str, Any], units: int,
+) -> None:  # fmt: skip
+    kept = ("geocd", "versions", "weights", "config", "thresholds")
+    provenance = {name: record[name] for name in kept if name in record} | {"units": units}
+    with ExitStack() as stack:
+        if target.suffix != ".gpkg":
+            draft = stack.enter_context(outputs.replacing(_history_path(target)))
+            layers[HISTORY].to_parquet(draft, schema_version="1.1.0", write_covering_bbox=True,
+                                       index=False)  # fmt: skip
+        main = stack.enter_context(outputs.replacing(target))
+        write_changes(changes, main, provenance=provenance, layers=layers, overwrite=True)

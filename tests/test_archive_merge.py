@@ -1,0 +1,216 @@
+"""From a folder of tiles to one layer: nothing is cut where units meet, nothing told twice."""
+
+from __future__ import annotations
+
+import shutil
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyogrio
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from arithmetic import open_arithmetic
+from click.testing import CliRunner
+from rasterio.crs import CRS
+
+import geocd
+from geocd.archive.history import places_over_time, without_duplicates
+from geocd.archive.index import index_archive
+from geocd.archive.merge import merge_run
+from geocd.archive.plan import plan_archive, read_plan
+from geocd.archive.rules import PlanRules
+from geocd.archive.run import run_plan
+from geocd.config import AlignConfig, DetectConfig, VectorizeConfig
+from geocd.errors import ConfigError, InputError, OutputExistsError
+from geocd.testing import paint_scene, write_raster
+from geocd.testing.archives import DATES, paint_archive
+from geocd_cli.main import main
+
+OFF = DetectConfig(align=AlignConfig(mode="off"), vectorize=VectorizeConfig(min_area=5))
+UTM = CRS.from_epsg(32633)
+
+
+@pytest.fixture(scope="module")
+def arithmetic():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geocd.pipeline.open_predictor", open_arithmetic)
+        yield
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory):
+    return paint_archive(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="module")
+def merged(painted, arithmetic, tmp_path_factory):
+    """The painted archive, from the folder to the layer."""
+    folder = tmp_path_factory.mktemp("run")
+    index_archive([painted.folder], folder / "a.parquet")
+    plan_archive(folder / "a.parquet", folder / "p.parquet", rules=PlanRules(unit_size=384))
+    assert not run_plan(folder / "p.parquet", folder / "out", config=OFF).failed
+    return merge_run(folder / "out", folder / "c.gpkg", mosaic="vrt")
+
+
+def _span(changes, before, after):
+    return changes[(changes.before_date == before) & (changes.after_date == after)]
+
+
+def test_what_was_painted_is_found_with_its_dates_and_once(painted, merged):
+    assert len(merged.changes) == 4
+    # Around the gap of 2018 the first block is seen in 2018 and in 2021: the newest is kept.
+    for block, before, after in (
+        (0, DATES[0], DATES[2]), (1, DATES[0], DATES[1]),
+        (1, DATES[1], DATES[2]), (2, DATES[1], DATES[2]),
+    ):  # fmt: skip
+        found = _span(merged.changes, before, after)
+        shared = found.intersection(painted.blocks[block].polygon).area.sum()
+        assert shared == pytest.approx(painted.blocks[block].polygon.area, rel=0.03)
+    assert set(merged.changes["direction"]) == {"appeared", "disappeared"}
+
+
+def test_the_history_tells_when_a_place_changed(painted, merged):
+    assert len(merged.history) == 3
+    for block, seen in zip(
+        painted.blocks,
+        ((DATES[1], DATES[2]), (DATES[1], DATES[2]), (DATES[2], DATES[2])), strict=True,
+    ):  # fmt: skip
+        place = merged.history[merged.history.intersects(block.polygon)].iloc[0]
+        first, last = seen
+        assert place["first_seen"] == first
+        assert place["last_seen"] <= last
+
+
+def test_the_geopackage_has_all_layers_and_mosaics_point_to_the_units(merged):
+    layers = {name for name, _ in pyogrio.list_layers(merged.output)}
+    assert {"changes", "history", "footprint", "not_observed", "provenance"} <= layers
+    assert merged.changes.crs == "EPSG:32633"
+    assert len(merged.mosaics) >= 2
+    with rasterio.open(merged.mosaics[0]) as mosaic:
+        assert mosaic.descriptions == ("building", "road")
+        assert (mosaic.read(1) == 254).any()
+
+
+def test_parquet_has_the_history_beside_it_and_nothing_is_replaced_unasked(merged, tmp_path):
+    run = merged.output.parent / "out"
+    result = merge_run(run, tmp_path / "c.parquet", mosaic="cog")
+    assert len(geopandas.read_parquet(tmp_path / "c.parquet")) == len(merged.changes)
+    assert len(geopandas.read_parquet(tmp_path / "c-history.parquet")) == len(merged.history)
+    with rasterio.open(result.mosaics[0]) as mosaic, rasterio.open(merged.mosaics[0]) as same:
+        np.testing.assert_array_equal(mosaic.read(), same.read())
+    with pytest.raises(OutputExistsError):
+        merge_run(run, tmp_path / "c.parquet")
+
+
+def test_units_that_are_not_done_are_told_of_and_other_settings_are_not_mixed_in(merged, tmp_path):
+    run = merged.output.parent / "out"
+    copy = tmp_path / "out"
+    shutil.copytree(run, copy)
+    gone = next(iter(sorted(copy.glob("units/*.tif"))))
+    gone.unlink()
+    result = merge_run(copy, tmp_path / "c.gpkg")
+    assert (result.missing, result.failed) == (1, 0)
+    assert "geocd archive run" in result.report()
+    text = (copy / "settings.json").read_text()
+    (copy / "settings.json").write_text(text.replace('"settings": "', '"settings": "0'))
+    with pytest.raises(InputError, match="no unit"):
+        merge_run(copy, tmp_path / "d.gpkg")
+
+
+def test_a_folder_without_a_run_and_impossible_outputs_are_refused(merged, tmp_path):
+    with pytest.raises(InputError, match="no folder of a run"):
+        merge_run(tmp_path, tmp_path / "c.gpkg")
+    with pytest.raises(ConfigError):
+        merge_run(merged.output.parent / "out", tmp_path / "c.shp")
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_one_raster_and_the_same_cut_into_units_agree(tmp_path):
+    before = paint_scene((420, 500), seed=5) // 2 + 40
+    after = before.copy()
+    after[:, 150:250, 90:420] = 250
+    after[:, 300:308, 20:480] = 2
+    (tmp_path / "t").mkdir()
+    place = Affine(0.5, 0, 499_976, 0, -0.5, 4_999_976)
+    paths = [
+        write_raster(tmp_path / f"t/{date}.tif", image, crs=UTM, transform=place)
+        for date, image in (("2015-06-01", before), ("2018-06-01", after))
+    ]
+    index_archive([tmp_path / "t"], tmp_path / "a.parquet", date_pattern="YYYY-MM-DD")
+    plan_archive(tmp_path / "a.parquet", tmp_path / "p.parquet", rules=PlanRules(unit_size=192))
+    run_plan(tmp_path / "p.parquet", tmp_path / "out", config=OFF)
+    assert len(read_plan(tmp_path / "p.parquet")) >= 6
+    units = merge_run(tmp_path / "out", tmp_path / "c.gpkg", mosaic="vrt")
+    whole = geocd.detect(*paths, tmp_path / "w.gpkg", scores=tmp_path / "w.tif", config=OFF)
+    with rasterio.open(units.mosaics[0]) as pieces, rasterio.open(tmp_path / "w.tif") as one:
+        window = pieces.window(*one.bounds)
+        equal = (pieces.read(window=window) == one.read()).mean()
+    assert equal > 0.999
+    # The layer is that of the whole raster: nothing is cut, nothing is counted twice.
+    found, expected = (r.changes.sort_values("area_px").reset_index() for r in (units, whole))
+    assert found["area_px"].tolist() == expected["area_px"].tolist()
+    assert found["direction"].tolist() == expected["direction"].tolist()
+    assert found.geometry.geom_equals_exact(expected.geometry, 0.01).all()
+
+
+def _changes(*rows):
+    names = ["kind", "before_date", "after_date", "observed", "x", "size"]
+    table = pd.DataFrame(rows, columns=names)
+    table["pair"] = table["before_date"] + "_" + table["after_date"]
+    left, size = (table[name].to_numpy(float) for name in ("x", "size"))
+    boxes = shapely.box(left, 0, left + size, 10)
+    return geopandas.GeoDataFrame(table, geometry=boxes, crs=UTM.to_wkt())
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [
+        # The same change in spans that overlap: the newest date stays, of two the closer span.
+        ([("building", "2010", "2015", 1, 0, 10), ("building", "2010", "2018", 1, 1, 10)], [1]),
+        ([("building", "2010", "2018", 1, 0, 10), ("building", "2015", "2018", 1, 1, 10)], [1]),
+        # Spans that follow one another are two changes; so are kinds and places.
+        ([("building", "2010", "2015", 1, 0, 10), ("building", "2015", "2018", 1, 0, 10)], [0, 1]),
+        ([("building", "2010", "2015", 1, 0, 10), ("road", "2010", "2018", 1, 0, 10)], [0, 1]),
+        ([("building", "2010", "2015", 1, 0, 10), ("building", "2010", "2018", 1, 8, 10)], [0, 1]),
+        # What a gap cuts off does not replace what was seen whole.
+        ([("building", "2010", "2015", 1, 0, 10), ("building", "2010", "2018", 0.8, 0, 4)], [0]),
+        # Two halves in one pair, one whole in another: both halves, or the whole.
+        ([("building", "2010", "2018", 1, 0, 4), ("building", "2010", "2018", 1, 5, 5),
+          ("building", "2010", "2015", 1, 0, 10)], [0, 1]),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_one_change_in_several_pairs_is_kept_once(rows, kept):
+    changes = _changes(*rows)
+    expected = changes.iloc[kept].reset_index(drop=True)
+    result = without_duplicates(changes)
+    assert result["pair"].tolist() == expected["pair"].tolist()
+    assert result["x"].tolist() == expected["x"].tolist()
+
+
+def test_a_place_has_one_row_with_all_its_dates():
+    changes = _changes(
+        ("building", "2010", "2015", 1, 0, 10), ("road", "2015", "2018", 1, 2, 10),
+        ("building", "2015", "2018", 1, 50, 10),
+    )  # fmt: skip
+    places = places_over_time(changes)
+    assert places["times"].tolist() == [2, 1]
+    first = places.iloc[0]
+    dates = tuple(first[["last_before", "first_seen", "last_seen"]])
+    assert dates == ("2010", "2015", "2018")
+    assert first["kinds"] == "building,road"
+    assert first.geometry.bounds == (0, 0, 12, 10)
+    assert places_over_time(_changes()).empty
+
+
+def test_the_command_tells_what_changed(merged, tmp_path):
+    run = merged.output.parent / "out"
+    output = str(tmp_path / "c.gpkg")
+    done = CliRunner().invoke(main, ["archive", "merge", str(run), "-o", output, "--mosaic", "vrt"])
+    assert done.exit_code == 0, done.output
+    assert "4 changes" in done.stdout
+    assert f"{DATES[1]} to {DATES[2]}: 2" in done.stdout
+    assert CliRunner().invoke(main, ["archive", "merge", str(run), "-o", output]).exit_code == 1
