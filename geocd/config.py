@@ -237,8 +237,14 @@ class ObjectConfig:
     """Least intersection over union of an object of the map and one of the truth that pair."""
     min_area: float = 20.0
     """Smallest object that counts, in square metres (pixels where their size is unknown)."""
+    boundary: float = 2.0
+    """How far an outline may lie off and still be right, in pixels of the map."""
 
     def __post_init__(self) -> None:
+        _require(
+            math.isfinite(self.boundary) and self.boundary >= 0,
+            f"the tolerance of outlines must not be negative, got {self.boundary}",
+        )
         _require(0 < self.iou <= 1, f"the least overlap must be in (0, 1], got {self.iou}")
         _require(
             math.isfinite(self.min_area) and self.min_area >= 0,

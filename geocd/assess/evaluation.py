@@ -14,6 +14,7 @@ from typing import Any
 
 import geocd
 from geocd.assess.baselines import BASELINES
+from geocd.assess.boundary import BoundaryAgreement, match_boundaries
 from geocd.assess.curves import Curve, ScoreHistogram
 from geocd.assess.metrics import (
     Confusion,
@@ -46,6 +47,8 @@ class Evaluation:
     """Agreement by image."""
     objects: dict[str, ObjectAgreement]
     """Agreement of objects by image."""
+    boundaries: dict[str, BoundaryAgreement]
+    """Agreement of outlines by image."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Images that could not be evaluated, and why."""
     curve: Curve | None = None
@@ -60,6 +63,12 @@ class Evaluation:
     def total_objects(self) -> ObjectAgreement:
         """All objects of all images."""
         first, *others = self.objects.values()
+        return sum(others, first)
+
+    @property
+    def total_boundaries(self) -> BoundaryAgreement:
+        """All outlines of all images."""
+        first, *others = self.boundaries.values()
         return sum(others, first)
 
     @property
@@ -83,6 +92,7 @@ class Evaluation:
             },
             "median_f1": finite(self.median_f1),
             "objects": self.total_objects.to_dict(),
+            "boundaries": self.total_boundaries.to_dict(),
             "curve": None if self.curve is None else self.curve.to_dict(),
             "skipped": len(self.skipped),
             "images": {
@@ -129,6 +139,7 @@ class _Tally:
         self.images: dict[str, dict[str, Confusion]] = {m: {} for m in (method, *BASELINES)}
         self.objects: dict[str, dict[str, ObjectAgreement]] = {m: {} for m in self.images}
         self.scores = ScoreHistogram()
+        self.boundaries: dict[str, dict[str, BoundaryAgreement]] = {m: {} for m in self.images}
         self.units: set[str] = set()
         self.panels: dict[str, Panels] = {}
 
@@ -144,7 +155,11 @@ class _Tally:
         for method, mask in maps.items():
             self.images[method][name] = confusion(mask, sample.truth, valid=sample.valid)
             self.objects[method][name] = match_objects(
-                mask, sample.truth, config=self.config, pixel_area=sample.pixel_area
+                mask, sample.truth, config=self.config, pixel_area=sample.pixel_area,
+                observed=int(sample.valid.sum()),
+            )  # fmt: skip
+            self.boundaries[method][name] = match_boundaries(
+                mask, sample.truth, valid=sample.valid, tolerance=self.config.boundary
             )
         self._keep_panels(name, sample)
 
@@ -160,9 +175,10 @@ class _Tally:
         """The weights' evaluation, then the baselines'."""
         curves = {self.method: self.scores.curve(self.threshold)}
         return [
-            Evaluation(method, images, self.objects[method], skipped, curves.get(method))
+            Evaluation(method, images, self.objects[method], self.boundaries[method], skipped,
+                       curves.get(method))
             for method, images in self.images.items()
-        ]
+        ]  # fmt: skip
 
 
 def assess(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ class ObjectAgreement:
     """Objects of the truth without one."""
     false: int
     """Objects of the map without a partner in the truth."""
+    area_m2: float = math.nan
+    """Ground observed; NaN if the size of a pixel is unknown."""
     images: int = 1
     """Images counted."""
 
@@ -41,6 +44,7 @@ class ObjectAgreement:
             _sum(self.found, other.found),
             _sum(self.missed, other.missed),
             self.false + other.false,
+            self.area_m2 + other.area_m2,
             self.images + other.images,
         )
 
@@ -65,6 +69,11 @@ class ObjectAgreement:
         """Objects of the map without a partner, an image."""
         return ratio(self.false, self.images)
 
+    @property
+    def false_per_km2(self) -> float:
+        """Objects of the map without a partner, a square kilometre of observed ground."""
+        return ratio(self.false, self.area_m2 / 1e6)
+
     def recall_by_size(self) -> dict[str, float]:
         """Recall of small, medium and large objects of the truth."""
         counts = zip(SIZE_CLASSES, self.found, self.missed, strict=True)
@@ -80,6 +89,7 @@ class ObjectAgreement:
             "recall": finite(self.recall),
             "f1": finite(self.f1),
             "false_per_image": finite(self.false_per_image),
+            "false_per_km2": finite(self.false_per_km2),
             "found_by_size": dict(zip(SIZE_CLASSES, self.found, strict=True)),
             "missed_by_size": dict(zip(SIZE_CLASSES, self.missed, strict=True)),
             "recall_by_size": {name: finite(r) for name, r in self.recall_by_size().items()},
@@ -92,8 +102,9 @@ def _sum(first: Sizes, second: Sizes) -> Sizes:
 
 
 def match_objects(
-    found: Mask, truth: Mask, *, config: ObjectConfig, pixel_area: float | None = None
-) -> ObjectAgreement:
+    found: Mask, truth: Mask, *, config: ObjectConfig, pixel_area: float | None = None,
+    observed: int | None = None,
+) -> ObjectAgreement:  # fmt: skip
     """Pair the objects of a map with those of the truth, one to one.
 
     An object is a group of pixels that touch, corners included. Pairs are made from the largest
@@ -106,6 +117,7 @@ def match_objects(
         truth: the same shape.
         config: least overlap and area.
         pixel_area: square metres a pixel; None: unknown, areas are in pixels.
+        observed: pixels that were observed; None: all of them.
 
     Raises:
         ShapeError: the masks differ in shape.
@@ -128,7 +140,9 @@ def match_objects(
         _by_size(size[counted & (partner > 0)]),
         _by_size(size[counted & (partner == 0)]),
         int((alone & (map_areas >= config.min_area)).sum()),
-    )
+        math.nan if pixel_area is None
+        else pixel_area * (found.size if observed is None else observed),
+    )  # fmt: skip
 
 
 def _label(mask: Mask) -> NDArray[np.int32]:

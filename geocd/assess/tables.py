@@ -97,11 +97,12 @@ def object_table(assessment: Assessment) -> Table:
     )
     objects = assessment.conditions["objects"]
     size_heads = [f"R {name} ({count})" for name, count in _sizes(assessment).items()]
-    heads = ["", "P", "R", "F1", *size_heads, "false/image"]
-    rows = [_object_row(e.method, e.total_objects) for e in assessment.evaluations]
+    heads = ["", "P", "R", "F1", *size_heads, "false/image", "false/km2", "boundary F"]
+    rows = [_object_row(e) for e in assessment.evaluations]
     return Table(
         f"Objects of at least {objects['min_area']:g} {_unit(assessment.unit)}, found at IoU >= "
-        f"{objects['iou']:g}; medium and large from {bounds}; in brackets: objects of the truth",
+        f"{objects['iou']:g}; medium and large from {bounds}; in brackets: objects of the truth; "
+        f"boundary F: outlines within {objects['boundary']:g} pixels",
         heads, rows,
     )  # fmt: skip
 
@@ -112,9 +113,13 @@ def _sizes(assessment: Assessment) -> dict[str, int]:
     return {name: found + missed for name, found, missed in counts}
 
 
-def _object_row(name: str, objects: ObjectAgreement) -> list[str]:
+def _object_row(evaluation: Evaluation) -> list[str]:
+    objects = evaluation.total_objects
     ratios = (objects.precision, objects.recall, objects.f1, *objects.recall_by_size().values())
-    return [name, *(figure(r) for r in ratios), figure(objects.false_per_image, 1)]
+    return [
+        evaluation.method, *(figure(r) for r in ratios), figure(objects.false_per_image, 1),
+        figure(objects.false_per_km2, 0), figure(evaluation.total_boundaries.f1),
+    ]  # fmt: skip
 
 
 def _unit(unit: str) -> str:
