@@ -11,7 +11,7 @@ import shapely.affinity
 
 from geocd.errors import ConfigError
 from geocd.vectorize import medial
-from geocd.vectorize.centrelines import centrelines
+from geocd.vectorize.centrelines import _contract, centrelines
 from geocd.vectorize.outline import as_multipolygons, smooth
 from geocd.vectorize.roads import LINE_COLUMNS, measured_along, road_lines
 
@@ -212,3 +212,19 @@ def test_a_layer_without_roads_has_no_lines():
     assert len(lines) == 0
     assert tuple(lines.columns) == (*LINE_COLUMNS, "geometry")
     assert lines.crs == changes.crs
+
+
+def test_of_two_ways_between_two_junctions_the_short_one_is_contracted():
+    def branch(start, stop, points, radius):
+        points = np.array(points, float)
+        return medial.Branch(start, stop, points, np.full(len(points), radius))
+
+    middle = medial.Middle([
+        branch(0, 1, [(-20, 0), (0, 0)], 4.0),
+        branch(1, 2, [(0, 0), (1, 30), (2, 0)], 1.0),
+        branch(1, 2, [(0, 0), (2, 0)], 4.0),
+        branch(2, 3, [(2, 0), (20, 0)], 4.0),
+    ])  # fmt: skip
+    _contract(middle)
+    assert all(b.length > 4 for b in middle.branches)
+    assert sum(b.length for b in middle.branches) == pytest.approx(98, abs=3)

@@ -182,7 +182,7 @@ def _contract(middle: Middle) -> None:
                 break
         else:
             return
-        middle.branches.remove(branch)
+        middle.branches = [b for b in middle.branches if b is not branch]
         gone, kept, place = branch.stop, branch.start, branch.points.mean(axis=0)
         for other in middle.branches:
             if other.start in (gone, kept):
