@@ -4,10 +4,12 @@
     python3 qgis_probe.py layers FILE
     python3 qgis_probe.py raster FILE [PNG]
     python3 qgis_probe.py project FILE [PNG]
+    python3 qgis_probe.py load PLUGINS GEOCD SCORES OUTPUT
     python3 qgis_probe.py cancel PLUGINS GEOCD BEFORE AFTER OUTPUT
 
 A vector file without a name is asked for its layer "changes". A picture of a project shows what
-it shows at first. "cancel" begins to detect, and cancels when the network has begun.
+it shows at first. "load" makes polygons and opens them as the toolbox does; "cancel" begins to
+detect, and cancels when the network has begun.
 
 Prints one JSON object.
 """
@@ -80,8 +82,8 @@ def _raster(path):
     return layer, facts
 
 
-def _cancel(plugins, geocd, before, after, output):
-    """Start the plugin's detect, and cancel it as soon as there is progress of the network."""
+def _switch_on(plugins, geocd):
+    """Make the plugin's algorithms known."""
     sys.path += ["/usr/share/qgis/python/plugins", plugins]
     from geocd_qgis.provider import GeocdProvider
     from processing.core.Processing import Processing
@@ -91,6 +93,22 @@ def _cancel(plugins, geocd, before, after, output):
     registry = QgsApplication.processingRegistry()
     registry.addProvider(GeocdProvider())
     ProcessingConfig.setSettingValue("GEOCD_EXECUTABLE", geocd)
+    return registry
+
+
+def _load(plugins, geocd, scores, output):
+    """Make polygons with the plugin, and open them as Processing opens results."""
+    algorithm = _switch_on(plugins, geocd).createAlgorithmById("geocd:vectorize")
+    import processing
+
+    processing.runAndLoadResults(algorithm, {"SCORES": scores, "OUTPUT": output})
+    layers = QgsProject.instance().mapLayers().values()
+    return {layer.name(): layer.renderer().type() for layer in layers}
+
+
+def _cancel(plugins, geocd, before, after, output):
+    """Start the plugin's detect, and cancel it as soon as there is progress of the network."""
+    registry = _switch_on(plugins, geocd)
     feedback = QgsProcessingFeedback()
     feedback.progressChanged.connect(lambda percent: percent >= 15 and feedback.cancel())
     algorithm = registry.createAlgorithmById("geocd:detect")
@@ -168,8 +186,9 @@ def _picture(shown, path):
 def main():
     application = QgsApplication([], False)
     application.initQgis()
-    if sys.argv[1] == "cancel":
-        print(json.dumps(_cancel(*sys.argv[2:])))
+    if sys.argv[1] in ("load", "cancel"):
+        print(json.dumps({"load": _load, "cancel": _cancel}[sys.argv[1]](*sys.argv[2:])))
+        QgsProject.instance().clear()
         application.exitQgis()
         return
     probes = {"vector": _vector, "layers": _layers, "raster": _raster, "project": _project}

@@ -92,7 +92,7 @@ def test_every_layer_of_a_run_opens_styled_with_a_legend_in_words(run):
     assert {name: facts["legend"] for name, facts in layers.items()} == {
         "changes": ["Building change", "Road change", "Other change"],
         "centrelines": ["Centreline of a road change"],
-        "not_observed": ["Not observed on both dates"],
+        "not_observed": ["Not observed (one date or both)"],
         "footprint": ["Extent that was compared"],
     }
     assert all(facts["valid"] and facts["crs"] == crs for facts in layers.values())

@@ -25,6 +25,7 @@ from geocd.config import DEFAULT_WEIGHTS, AlignMode
 from geocd.errors import GeocdError
 from geocd.models.files import bundled_weights
 from geocd.testing import shifted_pair, write_raster
+from geocd_cli.reporting import StageProgress
 
 PLUGIN = ROOT / "qgis" / "geocd_qgis"
 GEOCD = Path(sys.executable).parent / "geocd"
@@ -83,6 +84,17 @@ def test_a_program_that_is_not_there_is_named_with_what_to_do(monkeypatch):
 )  # fmt: skip
 def test_lines_of_progress_become_percents_of_the_run(line, percent):
     assert runner.percent_of(line) == percent
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [("0", 4), ("3600", 1), ("", 1), ("often", 1)])
+def test_geocd_tells_how_far_it_is_as_often_as_asked(monkeypatch, capsys, seconds, lines):
+    monkeypatch.setenv(runner._EVERY, seconds)
+    progress = StageProgress(quiet=False)
+    for done in range(4):
+        progress("predict", done, 3)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == lines
+    assert runner.percent_of(said[-1]) == 70
 
 
 def test_stages_of_progress_follow_each_other_to_the_end():
@@ -177,20 +189,16 @@ def test_qgis_finds_the_algorithms_through_its_plugin_path(qgis):
 def test_detect_and_vectorize_run_in_qgis_and_what_they_write_opens_styled(qgis, pair, tmp_path):
     done = qgis("run", "geocd:detect", f"--BEFORE={pair[0]}", f"--AFTER={pair[1]}",
                 f"--OUTPUT={tmp_path / 'c.gpkg'}", f"--MASK={tmp_path / 'm.tif'}",
-                f"--SCORES={tmp_path / 's.tif'}", "--ALIGN=off", "--THRESHOLD=0.3")  # fmt: skip
+                f"--SCORES={tmp_path / 's.tif'}", f"--PROJECT={tmp_path / 'c.qgz'}",
+                "--ALIGN=off", "--THRESHOLD=0.3")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "--align off --threshold 0.3 " in done.stdout
     assert "observed on both dates: 100.0%" in done.stdout
-    layers = headless_qgis.probe("layers", tmp_path / "c.gpkg")
-    assert all(facts["valid"] for facts in layers.values())
-    assert layers["changes"]["renderer"] == "categorizedSymbol"
-    assert headless_qgis.probe("raster", tmp_path / "m.tif")["renderer"] == "paletted"
-    again = qgis("run", "geocd:vectorize", f"--SCORES={tmp_path / 's.tif'}", "--THRESHOLD=0.2",
-                 f"--OUTPUT={tmp_path / 'v.gpkg'}", f"--PROJECT={tmp_path / 'v.qgz'}")  # fmt: skip
-    assert again.returncode == 0, again.stdout + again.stderr
-    project = headless_qgis.probe("project", tmp_path / "v.qgz")
-    assert all(layer["valid"] for layer in project["layers"].values())
-    assert {"Before", "After"} <= set(project["layers"])
+    layers = headless_qgis.probe("project", tmp_path / "c.qgz")["layers"]
+    assert all(layer["valid"] for layer in layers.values())
+    assert {"Before", "After", "Change map", "Change polygons", "Score: road"} <= set(layers)
+    words = (PLUGIN.parent, GEOCD, tmp_path / "s.tif", tmp_path / "v.gpkg")
+    assert headless_qgis.probe("load", *words) == {"Change polygons": "categorizedSymbol"}
 
 
 @pytest.mark.qgis

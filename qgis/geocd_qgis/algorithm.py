@@ -6,6 +6,7 @@ from processing.core.ProcessingConfig import ProcessingConfig
 from qgis.core import (
     QgsProcessingAlgorithm,
     QgsProcessingException,
+    QgsProcessingLayerPostProcessorInterface,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
     QgsProcessingParameterNumber,
@@ -20,9 +21,20 @@ ALIGN_MODES = ["auto", "off", "shift", "affine", "local", "require"]
 """Values of ``--align``."""
 
 
+class Styler(QgsProcessingLayerPostProcessorInterface):
+    """Gives a layer the style that came with its file: Processing opens layers without."""
+
+    def postProcessLayer(self, layer, context, feedback):
+        """Called when the layer has been opened."""
+        layer.loadDefaultStyle()
+        layer.triggerRepaint()
+
+
 class GeocdAlgorithm(QgsProcessingAlgorithm):
     """Runs a command of geocd."""
 
+    # One for all: QGIS holds no more than a pointer to it.
+    _styler = Styler()
     command = ""
     """Name of the command, and of the algorithm."""
     title = ""
@@ -112,6 +124,9 @@ class GeocdAlgorithm(QgsProcessingAlgorithm):
             if path:
                 told += [option, path]
                 results[name] = path
+            if context.willLoadLayerOnCompletion(path):
+                details = context.layerToLoadOnCompletionDetails(path)
+                details.setPostProcessor(self._styler)
         return told, results
 
     def add_advanced(self, parameter):

@@ -2,7 +2,7 @@
 <qgis version="3.22.0" styleCategories="Symbology">
   <renderer-v2 type="RuleRenderer" symbollevels="0" enableorderby="0" forceraster="0">
     <rules key="rules">
-      <rule key="all" symbol="0" label="Not observed on both dates"/>
+      <rule key="all" symbol="0" label="Not observed (one date or both)"/>
     </rules>
     <symbols>
       <symbol name="0" type="fill" alpha="1" clip_to_extent="1" force_rhr="0">
