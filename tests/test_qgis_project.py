@@ -15,6 +15,7 @@ import rasterio
 import shapely
 from affine import Affine
 from arithmetic import open_arithmetic
+from click.testing import CliRunner
 from PIL import Image
 from rasterio.crs import CRS
 
@@ -25,6 +26,7 @@ from geocd.maps import write_changes, write_qgis_project
 from geocd.products import vectorize
 from geocd.rasters.scene import Scene
 from geocd.testing import paint_scene, write_raster
+from geocd_cli.main import main
 
 NORTH_UP = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
 UTM = CRS.from_epsg(32633)
@@ -272,7 +274,10 @@ def test_urls_are_spelled_as_gdal_reads_them(url, source, tmp_path):
 
 
 def test_a_project_of_vectorize_shows_the_images_of_the_run(run, tmp_path):
-    vectorize(run / "s.tif", tmp_path / "v.gpkg", qgis_project=tmp_path / "v.qgz")
+    words = ["vectorize", run / "s.tif", "-o", tmp_path / "v.gpkg", "--table", "",
+             "--qgis-project", tmp_path / "v.qgz"]  # fmt: skip
+    done = CliRunner().invoke(main, list(map(str, words)))
+    assert done.exit_code == 0, done.output
     root = ElementTree.fromstring(zipfile.ZipFile(tmp_path / "v.qgz").read("project.qgs"))
     names = {e.text for e in root.iter("layername")}
     assert {"Before (2019-06-14)", "After (2023)", "Score: road", "Change polygons"} <= names
