@@ -72,6 +72,11 @@ from geocd_cli.running import running
     show_default=True,
     help="Least intersection over union of an object that is found.",
 )
+@click.option(
+    "--audit",
+    is_flag=True,
+    help="Also score some pairs again with windows that begin elsewhere, and tell of seams.",
+)
 @click.option("--strict", is_flag=True, help="Stop at an image that cannot be used. [skip it]")
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -81,7 +86,7 @@ def evaluate(
     data: Path, split: str | None, output: Path | None, overwrite: bool, weights: str,
     pixel_size: float | None, kind: str, values: tuple[str, ...], ignore: int | None,
     threshold: PerClass | None, gsd: float | None, align: AlignMode, radiometry: RadiometryMode,
-    min_area: float, iou: float, strict: bool, quiet: bool, as_json: bool,
+    min_area: float, iou: float, audit: bool, strict: bool, quiet: bool, as_json: bool,
     predict: PredictConfig,
 ) -> None:  # fmt: skip
     """Measure weights on labelled pairs, beside baselines.
@@ -105,7 +110,7 @@ def evaluate(
     progress = StageProgress(quiet=quiet)
     assessment = assess(
         data, config=config, kind=kind, split=split, coding=coding, strict=strict, objects=objects,
-        progress=lambda done, total: progress("evaluate", done, total),
+        audit=audit, progress=lambda done, total: progress("evaluate", done, total),
     )  # fmt: skip
     if output is not None:
         write_report(assessment, output, overwrite=overwrite)

@@ -28,6 +28,7 @@ from geocd.assess.metrics import (
 from geocd.assess.objects import ObjectAgreement, match_objects
 from geocd.assess.panels import Panels, draw_panels
 from geocd.assess.sample import LabelledClass, Sample, choose_class, run_pair
+from geocd.assess.seams import SeamAudit, audit_seams
 from geocd.config import DetectConfig, ObjectConfig
 from geocd.errors import DatasetError, GeocdWarning, InputError
 from geocd.models.card import WeightsCard
@@ -114,6 +115,8 @@ class Assessment:
     """Unit of the objects' areas: m2, px, or both where only some images tell their scale."""
     panels: dict[str, Panels] = field(repr=False)
     """Pictures of the worst images of the weights, worst first."""
+    seams: SeamAudit | None = None
+    """Whether windows show in the scores, if that was asked for."""
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -127,6 +130,7 @@ class Assessment:
             "images": len(self.evaluations[0].images),
             "skipped": dict(self.skipped),
             "object_area_unit": self.unit,
+            "seams": None if self.seams is None else self.seams.to_dict(),
             "methods": [evaluation.to_dict() for evaluation in self.evaluations],
         }
 
@@ -190,6 +194,7 @@ def assess(
     coding: LabelCoding | None = None,
     strict: bool = False,
     objects: ObjectConfig | None = None,
+    audit: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Assessment:
     """Run ``detect`` on every pair of a set and compare one kind of change with the labels.
@@ -210,6 +215,7 @@ def assess(
         strict: stop at the first pair that cannot be evaluated, instead of leaving it out with
             a ``GeocdWarning``.
         objects: what counts as an object, and as found.
+        audit: score some pairs again with windows that begin elsewhere; see ``audit_seams``.
         progress: called with pairs done and pairs in all.
 
     Raises:
@@ -236,6 +242,8 @@ def assess(
                 tally.add(pair.name, sample)
             if progress:
                 progress(done, len(pairs))
+        sound = [pair for pair in pairs if pair.name not in skipped]
+        seams = audit_seams(sound, labelled, card, config, scratch=Path(scratch)) if audit else None
     if len(skipped) == len(pairs):
         name, reason = next(iter(skipped.items()))
         raise DatasetError(
@@ -244,8 +252,9 @@ def assess(
         )
     conditions = _conditions(data, split, card, labelled, config, tally.config)
     return Assessment(
-        tally.evaluations(skipped), conditions, " or ".join(sorted(tally.units)), tally.panels
-    )
+        tally.evaluations(skipped), conditions, " or ".join(sorted(tally.units)), tally.panels,
+        seams,
+    )  # fmt: skip
 
 
 def _conditions(

@@ -16,6 +16,7 @@ from geocd.assess.tables import (
     object_table,
     pixel_table,
     score_lines,
+    seam_lines,
     skipped_lines,
     summary,
 )
@@ -37,7 +38,7 @@ def to_text(assessment: Assessment) -> str:
     return "\n\n".join([
         pixel_table(assessment).to_text(),
         object_table(assessment).to_text(),
-        "\n".join(score_lines(assessment)),
+        "\n".join([*score_lines(assessment), *seam_lines(assessment)]),
         image_table(assessment, _MOST_LINES).to_text(),
         "\n".join([summary(assessment), *skipped_lines(assessment)]),
     ])  # fmt: skip
@@ -50,7 +51,7 @@ def to_markdown(assessment: Assessment) -> str:
         *(f"- {line}" for line in skipped_lines(assessment)),
         pixel_table(assessment).to_markdown(),
         object_table(assessment).to_markdown(),
-        "\n".join(f"- {line}" for line in score_lines(assessment)),
+        "\n".join(f"- {line}" for line in [*score_lines(assessment), *seam_lines(assessment)]),
         image_table(assessment).to_markdown(),
     ]) + "\n"  # fmt: skip
 

@@ -159,6 +159,11 @@ def skipped_lines(assessment: Assessment) -> list[str]:
     return [f"skipped {name}: {reason}" for name, reason in assessment.skipped.items()]
 
 
+def seam_lines(assessment: Assessment) -> list[str]:
+    """What the seam audit says, if there was one."""
+    return [] if assessment.seams is None else [assessment.seams.report()]
+
+
 def score_lines(assessment: Assessment) -> list[str]:
     """What the curve of the weights says."""
     weights = assessment.evaluations[0]
