@@ -1,21 +1,30 @@
 """How fast an archive is indexed, and how much of a run is scheduling.
 
 python benchmarks/archives.py index --files 2000
-python benchmarks/archives.py schedule --units 200 --seconds 0.05
+python benchmarks/archives.py schedule --units 2000 --seconds 0.01 --workers 2
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+import geopandas
 import numpy as np
+import pandas as pd
 from affine import Affine
 
 from geocd.archive.index import index_archive
+from geocd.archive.plan import plan_archive, read_plan
+from geocd.archive.rules import PlanRules
+from geocd.archive.run import run_plan
+from geocd.archive.unit import Job, Outcome
 from geocd.testing import write_raster
+from geocd.testing.archives import paint_archive
 
 
 def index(files: int) -> None:
@@ -37,12 +46,46 @@ def index(files: int) -> None:
           f"second {second:.2f} s ({first / second:.0f} x faster)")  # fmt: skip
 
 
+def _sleep(seconds: float, job: Job) -> Outcome:
+    time.sleep(seconds)
+    return Outcome("done", seconds=seconds)
+
+
+def schedule(units: int, seconds: float, workers: int) -> None:
+    """Units that sleep: what a run takes beyond them, and the memory of this process."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paint_archive(folder / "tiles")
+        index_archive([folder / "tiles"], folder / "a.parquet")
+        plan_archive(folder / "a.parquet", folder / "p.parquet", rules=PlanRules(unit_size=192))
+        plan = read_plan(folder / "p.parquet")
+        plan = pd.concat([plan] * (units // len(plan) + 1), ignore_index=True).iloc[:units]
+        plan = plan.assign(unit=[f"unit_{number}" for number in range(units)])
+        geopandas.GeoDataFrame(plan, crs="EPSG:4326").to_parquet(folder / "p.parquet")
+        begun = time.perf_counter()
+        run_plan(folder / "p.parquet", folder / "out", workers=workers,
+                 work=partial(_sleep, seconds))  # fmt: skip
+        taken = time.perf_counter() - begun
+    ideal = units * seconds / workers
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    each = (taken - ideal) / units
+    print(f"{units} units of {seconds} s, {workers} workers: {taken:.1f} s, {ideal:.1f} s without "
+          f"scheduling, {1000 * each:.1f} ms a unit; {memory:.0f} MB at most")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
     what.add_parser("index").add_argument("--files", type=int, default=2000)
+    scheduling = what.add_parser("schedule")
+    scheduling.add_argument("--units", type=int, default=200)
+    scheduling.add_argument("--seconds", type=float, default=0.05)
+    scheduling.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
-    index(arguments.files)
+    if arguments.what == "index":
+        index(arguments.files)
+    else:
+        schedule(arguments.units, arguments.seconds, arguments.workers)
 
 
 if __name__ == "__main__":

@@ -140,9 +140,9 @@ def test_one_raster_and_the_same_cut_into_units_agree(tmp_path):
         for date, image in (("2015-06-01", before), ("2018-06-01", after))
     ]
     index_archive([tmp_path / "t"], tmp_path / "a.parquet", date_pattern="YYYY-MM-DD")
-    plan_archive(tmp_path / "a.parquet", tmp_path / "p.parquet", rules=PlanRules(unit_size=192))
+    plan_archive(tmp_path / "a.parquet", tmp_path / "p.parquet", rules=PlanRules(unit_size=384))
     run_plan(tmp_path / "p.parquet", tmp_path / "out", config=OFF)
-    assert len(read_plan(tmp_path / "p.parquet")) >= 6
+    assert len(read_plan(tmp_path / "p.parquet")) >= 4
     units = merge_run(tmp_path / "out", tmp_path / "c.gpkg", mosaic="vrt")
     whole = geocd.detect(*paths, tmp_path / "w.gpkg", scores=tmp_path / "w.tif", config=OFF)
     with rasterio.open(units.mosaics[0]) as pieces, rasterio.open(tmp_path / "w.tif") as one:

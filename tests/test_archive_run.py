@@ -18,7 +18,7 @@ from affine import Affine
 from archive_stub import cheap_detect
 from click.testing import CliRunner
 
-from geocd.archive import lock, run
+from geocd.archive import lock, run, workers
 from geocd.archive.index import index_archive
 from geocd.archive.journal import Journal, read_journals
 from geocd.archive.lock import Holder, locked
@@ -27,7 +27,7 @@ from geocd.archive.rules import PlanRules
 from geocd.archive.run import run_plan
 from geocd.archive.unit import Outcome, do_unit
 from geocd.config import DetectConfig
-from geocd.errors import ConfigError, OutputError
+from geocd.errors import BackendError, ConfigError, OutputError
 from geocd.testing import paint_scene, write_raster
 from geocd_cli.main import main
 
@@ -141,6 +141,19 @@ def test_shards_together_do_what_one_run_does(plan, tmp_path):
     assert run_plan(plan, tmp_path / "out").before == 9
 
 
+@pytest.mark.usefixtures("stubbed")
+def test_a_shard_removes_what_its_own_killed_workers_left_and_nothing_else(plan, tmp_path):
+    names = read_plan(plan)["unit"]
+    left = [tmp_path / "out/work" / name / "1234-abcd" / "scores.tif" for name in names[:2]]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"half")
+    run_plan(plan, tmp_path / "out", shard="1/2")
+    assert [path.exists() for path in left] == [False, True]
+    run_plan(plan, tmp_path / "out", shard="2/2")
+    assert not (tmp_path / "out/work").exists()
+
+
 def test_a_full_disk_stops_the_taking_of_units_and_keeps_what_is_done(plan, tmp_path, monkeypatch):
     free = iter([10**9] * 4 + [0] * 99)
     monkeypatch.setattr(run.shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free)))
@@ -170,9 +183,9 @@ def test_a_unit_that_the_full_disk_stopped_has_not_failed(plan, tmp_path, monkey
     assert read_journals(tmp_path / "out") == {}
 
 
-def _start(plan, folder, workers=1, seconds=0.15):
+def _start(plan, folder, count=1, seconds=0.15):
     return subprocess.Popen(
-        [sys.executable, str(STUB), str(plan), str(folder), str(workers)],
+        [sys.executable, str(STUB), str(plan), str(folder), str(count)],
         env=os.environ | {"STUB_SECONDS": str(seconds)}, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
@@ -213,7 +226,7 @@ def test_killed_three_times_it_ends_as_if_nothing_had_happened(plan, tmp_path):
 def test_a_worker_that_is_killed_takes_nothing_along(plan, tmp_path):
     pytest.importorskip("distributed")
     out = tmp_path / "out"
-    process = _start(plan, out, workers=2, seconds=0.3)
+    process = _start(plan, out, count=2, seconds=0.3)
     _wait_for_units(process, out, 2)
     os.kill(int(_begun(out)[-1][1]), signal.SIGKILL)
     assert process.wait(60) == 0, process.stderr.read()
@@ -222,6 +235,28 @@ def test_a_worker_that_is_killed_takes_nothing_along(plan, tmp_path):
     assert states == {"done"}
     run_plan(plan, tmp_path / "calm")
     assert _outputs(out) == _outputs(tmp_path / "calm")
+
+
+def test_a_scheduler_that_is_not_there_or_goes_away_is_told_of(plan, tmp_path, monkeypatch):
+    core = pytest.importorskip("distributed.comm.core")
+    monkeypatch.setattr(workers, "_PATIENCE", 0.2)
+    with pytest.raises(BackendError, match="dask scheduler"):
+        run_plan(plan, tmp_path / "out", scheduler="tcp://127.0.0.1:9")
+
+    def gone():
+        raise core.CommClosedError("reset")
+
+    monkeypatch.setattr("distributed.as_completed", lambda **options: iter([]))
+    cluster = workers.Cluster(1, "tcp://somewhere:8786")
+    cluster._client = SimpleNamespace(nthreads=gone)
+    with pytest.raises(BackendError, match="run the same command again"):
+        next(cluster.run(do_unit, iter([])))
+
+
+def test_several_workers_without_dask_say_how_to_get_it(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"geocd\[archive\]"):
+        run_plan(plan, tmp_path / "out", workers=2)
 
 
 def test_two_runs_in_one_folder_are_refused_and_a_crashed_one_is_not(plan, tmp_path):

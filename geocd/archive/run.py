@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -115,7 +116,8 @@ def run_plan(
         _keep(Path(plan), out, settings, config)
         mine = units.iloc[part - 1 :: parts]
         _sweep(out, set(mine["unit"]))
-        jobs, result = _to_do(mine, out, settings, config, retry_failed=retry_failed)
+        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(out / UNITS)}
+        jobs, result = _to_do(mine, out, settings, config, sizes, retry_failed=retry_failed)
         if jobs:
             alone = workers == 1 and scheduler is None
             crew: Workers = Alone() if alone else Cluster(workers, scheduler)
@@ -125,12 +127,18 @@ def run_plan(
             name = "journal.jsonl" if parts == 1 else f"journal-{part}-of-{parts}.jsonl"
             journal = stack.enter_context(Journal(out / name))
             taken = _Taking(jobs, out, keep_free)
+            superseded: dict[str, list[str]] = {}
+            for old in sizes:
+                superseded.setdefault(old.rsplit(".", 2)[0], []).append(old)
             for job, outcome in crew.run(partial(_guarded, work, keep_free), iter(taken)):
-                _record(journal, job, outcome, result, taken)
+                if _record(journal, job, outcome, result, taken):
+                    _remove(superseded.get(job.name, []), job, out)
                 if progress:
                     progress(result.done, len(result.failed), len(jobs))
             taken.refuse_if_full(result)
-        shutil.rmtree(out / WORK, ignore_errors=parts > 1)
+        _sweep(out, set(mine["unit"]))
+        with contextlib.suppress(OSError):
+            (out / WORK).rmdir()  # unless another shard works in it
     return result
 
 
@@ -153,17 +161,16 @@ def _keep(plan: Path, out: Path, settings: str, config: DetectConfig) -> None:
 
 def _sweep(out: Path, mine: set[str]) -> None:
     """Remove what units were making when they were killed."""
-    for left in (out / WORK).iterdir():
+    for left in list((out / WORK).glob("*")):
         if left.name in mine:
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _to_do(
-    units: geopandas.GeoDataFrame, out: Path, settings: str, config: DetectConfig, *,
-    retry_failed: bool,
+    units: geopandas.GeoDataFrame, out: Path, settings: str, config: DetectConfig,
+    sizes: dict[str, int], *, retry_failed: bool,
 ) -> tuple[list[Job], RunResult]:  # fmt: skip
     states = read_journals(out)
-    sizes = {entry.name: entry.stat().st_size for entry in os.scandir(out / UNITS)}
     result = RunResult(out, len(units), 0, 0)
     jobs = []
     for unit in units.drop(columns=["geometry"]).to_dict("records"):
@@ -216,10 +223,11 @@ def _guarded(work: Work, keep_free: int, job: Job) -> Outcome:
 
 def _record(
     journal: Journal, job: Job, outcome: Outcome, result: RunResult, taken: _Taking
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
+    """Write down what became of a unit; whether it is done."""
     if outcome.status == "full":
         taken.full = True
-        return
+        return False
     try:
         journal.write(
             dataclasses.asdict(outcome) | {
@@ -230,12 +238,17 @@ def _record(
     except OutputError:
         # A unit that no line tells of is done again.
         taken.full = True
-        return
+        return False
     if outcome.status == "failed":
         result.failed[job.name] = outcome.error or ""
-        return
+        return False
     result.done += 1
     result.changes += outcome.changes
-    for old in (Path(job.folder) / UNITS).glob(f"{job.name}.*"):
-        if not old.name.startswith(job.stem):
-            old.unlink(missing_ok=True)
+    return True
+
+
+def _remove(names: list[str], job: Job, out: Path) -> None:
+    """Remove the files that a unit had under other settings."""
+    for name in names:
+        if not name.startswith(f"{job.stem}."):
+            (out / UNITS / name).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -139,6 +140,8 @@ def do_unit(job: Job) -> Outcome:
             return Outcome("empty", str(error), seconds=time.monotonic() - begun)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            work.parent.rmdir()
     return Outcome("done", None, outputs, changes, time.monotonic() - begun)
 
 

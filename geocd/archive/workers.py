@@ -19,6 +19,8 @@ _PER_WORKER = 2
 _PATIENCE = 60
 """Seconds to wait for a scheduler and its first worker."""
 
+_GONE = "the scheduler went away; what is done is kept: start one and run the same command again"
+
 
 class Workers(Protocol):
     """Does units; a context manager."""
@@ -120,16 +122,21 @@ class Cluster:
             BackendError: the scheduler went away.
         """
         from distributed import as_completed
+        from distributed.comm.core import CommClosedError
 
         flying: dict[str, Job] = {}
         finished = as_completed(raise_errors=False)  # type: ignore[no-untyped-call]
-        self._fill(finished, flying, work, jobs)
-        while flying:
-            future = next(finished)
-            job = flying.pop(future.key)
-            outcome = self._outcome(future)
+        while True:
+            try:
+                self._fill(finished, flying, work, jobs)
+                if not flying:
+                    return
+                future = next(finished)
+                job = flying.pop(future.key)
+                outcome = self._outcome(future)
+            except (CommClosedError, TimeoutError):
+                raise BackendError(_GONE) from None
             future.release()
-            self._fill(finished, flying, work, jobs)
             yield job, outcome
 
     def _fill(
@@ -157,6 +164,4 @@ class Cluster:
             return Outcome("failed", "it killed its workers; has the machine enough memory?")
         if error is not None:
             return Outcome("failed", f"{type(error).__name__}: {error}")
-        raise BackendError(
-            "the scheduler went away; what is done is kept: run the same command again"
-        )
+        raise BackendError(_GONE)
