@@ -195,6 +195,8 @@ class VectorizeConfig:
     regularize: bool = True
     """Whether buildings are drawn with right angles where their pixels have them; not where
     the outlines of the pixels are kept."""
+    split: bool = True
+    """Whether buildings that touch are taken apart where the scores dip between them."""
     road_elongation: float = 8.0
     """Least length/width ratio of a road, where the weights do not tell roads from buildings."""
     road_width: float = 30.0

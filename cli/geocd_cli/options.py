@@ -173,6 +173,10 @@ _DRAWING = (
         "--regularize/--no-regularize", default=VectorizeConfig().regularize, show_default=True,
         help="Draw buildings with right angles where their pixels agree.",
     ),
+    click.option(
+        "--split/--no-split", default=VectorizeConfig().split, show_default=True,
+        help="Take buildings apart where the scores dip between them.",
+    ),
 )  # fmt: skip
 
 
@@ -182,11 +186,11 @@ def drawing(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def _wrapped(
         *, min_area: PerClass, grow: PerClass | None, opening: float, fill_holes: float,
-        simplify: float, regularize: bool, **others: Any,
+        simplify: float, regularize: bool, split: bool, **others: Any,
     ) -> None:  # fmt: skip
         config = VectorizeConfig(
             min_area=min_area, grow=grow, opening=opening, fill_holes=fill_holes,
-            simplify=simplify, regularize=regularize,
+            simplify=simplify, regularize=regularize, split=split,
         )  # fmt: skip
         command(drawing=config, **others)
 

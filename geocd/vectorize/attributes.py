@@ -78,14 +78,22 @@ class Ruler:
         """Areas in square metres (pixels without a CRS), shape of ``polygons``."""
         return np.asarray(shapely.area(self._on_a_plane(self._on_the_ground(polygons))))
 
+    def smallest_pixel(self) -> float:
+        """Area of the smallest pixel of the grid, in square metres (1 without a CRS)."""
+        return float(self._pixels().min(initial=np.inf))
+
     def largest_pixel(self) -> float:
         """Area of the largest pixel of the grid, in square metres (1 without a CRS)."""
+        return float(self._pixels().max(initial=0.0)) or np.inf
+
+    def _pixels(self) -> Floats:
+        """Areas of pixels all over the grid."""
         rows = np.linspace(0, self._grid.height - 1, 9)
         cols = np.linspace(0, self._grid.width - 1, 9)
         left, top = (axis.ravel() for axis in np.meshgrid(cols, rows))
         areas = self.area(np.asarray(shapely.box(left, top, left + 1, top + 1)))
         # A grid may reach where its projection ends.
-        return float(areas[np.isfinite(areas)].max(initial=0.0)) or np.inf
+        return areas[np.isfinite(areas)]
 
     def perimeter(self, polygons: Geometries) -> Floats:
         """Lengths of all rings in metres (pixels without a CRS), shape of ``polygons``."""

@@ -36,13 +36,14 @@ class Drawing:
 
 
 def draw(
-    outlines: Geometries, codes: Ints, *, config: VectorizeConfig, ruler: Ruler
+    outlines: Geometries, codes: Ints, part: Flags, *, config: VectorizeConfig, ruler: Ruler
 ) -> tuple[Drawing, Flags]:
     """The polygons of the objects that reach the minimum mapping unit of their kind.
 
     Args:
         outlines: valid MultiPolygons along pixel edges, shape (n,), in pixels; no two overlap.
         codes: values of the objects in the change map, shape (n,).
+        part: whether each was taken from a larger object, shape (n,).
         config: how they are drawn, and what a road looks like.
         ruler: of the grid.
 
@@ -63,15 +64,18 @@ def draw(
     if not config.regularize or config.simplify == 0:
         return simple, large
     least = least[large] / area[large]
-    return _with_right_angles(outlines[large], codes[large], simple, least, ruler), large
+    # Pixels of one class that touch are one object: only parts and classes can share a wall.
+    walls = part[large] | (len(np.unique(codes[large][simple.kinds == "building"])) > 1)
+    return _with_right_angles(outlines[large], walls, simple, least, ruler), large
 
 
 def _with_right_angles(
-    outlines: Geometries, codes: Ints, simple: Drawing, least: Floats, ruler: Ruler
+    outlines: Geometries, walls: Flags, simple: Drawing, least: Floats, ruler: Ruler
 ) -> Drawing:
     """The drawing with its buildings at right angles, where the pixels say so.
 
-    ``least`` is the smallest area that each may have, as a share of the area it has.
+    ``walls`` says which may share walls; ``least`` is the smallest area that each may have, as
+    a share of the area it has.
     """
     building = np.flatnonzero(simple.kinds == "building")
     pixels, before = outlines[building], simple.polygons[building]
@@ -84,11 +88,15 @@ def _with_right_angles(
     drawn = Regularized(
         np.concatenate([d.polygons for d in done]), np.concatenate([d.regularized for d in done])
     )
-    # Pixels of one class that touch are one object: only classes can share a wall.
-    if len(np.unique(codes[building])) > 1:
-        drawn = with_shared_walls(pixels, before, drawn, aspect=ruler.aspect)
     polygons, flags = simple.polygons.copy(), simple.regularized.copy()
     polygons[building], flags[building] = drawn.polygons, drawn.regularized
+    beside = building[walls[building]]
+    if len(beside):
+        drawn = with_shared_walls(
+            outlines[beside], simple.polygons[beside],
+            Regularized(polygons[beside], flags[beside]), aspect=ruler.aspect,
+        )  # fmt: skip
+        polygons[beside], flags[beside] = drawn.polygons, drawn.regularized
     # Maps are true to scale within an object, so the shares of pixels are those of the ground.
     least = least * _SURE * shapely.area(simple.polygons)
     small = flags & (shapely.area(polygons) < least)

@@ -73,8 +73,8 @@ def sweep_thresholds(
     """Objects and areas of each class at several thresholds, in one reading of the raster.
 
     Each class is looked at alone, and objects are taken as their pixels are: nothing is
-    grown, opened, filled or smoothed. Square metres are counted at the size that pixels have
-    in the middle of the map.
+    grown, opened, divided, filled or smoothed. Square metres are counted at the size that
+    pixels have in the middle of the map.
 
     Args:
         scores: raster, uint8, one band per class: score * 254, 255 where not observed.
