@@ -1,4 +1,4 @@
-"""The pictures of docs/outlines.md: painted buildings and roads, before and after.
+"""The pictures of docs/outlines.md and docs/vectors.md: painted objects, before and after.
 
 python benchmarks/outline_sheets.py docs/images
 """
@@ -6,6 +6,7 @@ python benchmarks/outline_sheets.py docs/images
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ import numpy as np
 import rasterio.features
 import shapely
 import shapely.affinity
+from affine import Affine
 from outlines import SHAPES, disturbed, plan, traced
 from PIL import Image, ImageDraw, ImageFont
 
+from geocd.config import VectorizeConfig
+from geocd.testing import write_raster
+from geocd.vectorize import trace_changes
 from geocd.vectorize.centrelines import centrelines
 from geocd.vectorize.neighbours import with_shared_walls
 from geocd.vectorize.outline import as_multipolygons, smooth
@@ -136,6 +141,55 @@ def roads(path: Path) -> None:
     sheet([lines], ["bend", "crossings", "ring", "gap and spur"], path)
 
 
+def painted_scores() -> Any:
+    """Scores of a row of houses, of a building with a hole and a weak wing, and of a speck."""
+    grey = np.full((_SIDE, _SIDE), 0.05, np.float32)
+    cv2.rectangle(grey, (8, 10), (63, 31), 0.9, -1)
+    grey[10:32, 25:28] = grey[10:32, 44:47] = 0.55  # between the houses
+    cv2.rectangle(grey, (10, 50), (48, 84), 0.9, -1)
+    cv2.rectangle(grey, (26, 62), (30, 67), 0.1, -1)
+    cv2.rectangle(grey, (49, 62), (70, 84), 0.42, -1)
+    cv2.rectangle(grey, (42, 32), (44, 49), 0.7, -1)
+    cv2.rectangle(grey, (80, 20), (82, 22), 0.8, -1)
+    return (cv2.GaussianBlur(grey, (0, 0), 0.8) * 254).astype(np.uint8)
+
+
+def cleaning(path: Path) -> None:
+    """What each option does to painted scores; a pixel is one unit of length."""
+    scores = painted_scores()
+    shades = np.repeat(np.repeat(255 - scores // 2, _ZOOM, axis=0), _ZOOM, axis=1)
+    tries: dict[str, dict[str, Any]] = {
+        "scores": {},
+        "defaults": {},
+        "--no-split": {"split": False},
+        "--grow 0.3": {"grow": 0.3},
+        "--fill-holes 40": {"fill_holes": 40.0},
+        "--opening 2": {"opening": 2.0},
+        "--min-area 5": {"min_area": 5.0},
+        "--simplify 0": {"simplify": 0.0},
+    }
+    panels = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_raster(Path(folder) / "s.tif", scores[None], crs=None,
+                            transform=Affine.identity())  # fmt: skip
+        for name, options in tries.items():
+            image = np.dstack([shades] * 3)
+            config = VectorizeConfig(**options)
+            layer = trace_changes(file, classes=("building",), thresholds=(0.5,), config=config)
+            for row in layer.itertuples() if name != "scores" else ():
+                shape = shapely.affinity.scale(row.geometry, 1, -1, origin=(0, 0))
+                draw(image, shape, _LINE if row.regularized else _STAYED)
+            panels.append(image)
+    names = list(tries)
+    sheet([panels[:4]], names[:4], path)
+    top = Image.open(path).convert("RGB")
+    sheet([panels[4:]], names[4:], path)
+    page = Image.new("RGB", (top.width, 2 * top.height))
+    page.paste(top, (0, 0))
+    page.paste(Image.open(path).convert("RGB"), (0, top.height))
+    page.quantize(48).save(path, optimize=True)
+
+
 def main() -> None:
     """Write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -143,6 +197,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     buildings(folder / "outlines-buildings.png")
     roads(folder / "outlines-roads.png")
+    cleaning(folder / "cleaning.png")
 
 
 main()
