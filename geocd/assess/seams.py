@@ -88,15 +88,16 @@ class SeamAudit:
             return "seams: no pair is larger than one window, so there are none"
         border, interior = self.border.to_dict(), self.interior.to_dict()
 
-        def _share(value: float | None) -> str:
-            return "-" if value is None else f"{value:.3%}"
+        def _words(value: float | None, form: str) -> str:
+            return "an unknown share" if value is None else format(value, form)
 
+        apart, sides = (
+            " and ".join(_words(side[name], form) for side in (border, interior))
+            for name, form in (("mean_difference", ".4f"), ("flipped", ".3%"))
+        )
         return (
-            f"seams, {self.pairs} pairs with windows moved: scores differ by "
-            f"{border['mean_difference'] or 0:.4f} beside borders of windows and "
-            f"{interior['mean_difference'] or 0:.4f} far from them; "
-            f"{_share(border['flipped'])} and {_share(interior['flipped'])} of the pixels change "
-            "sides"
+            f"seams, {self.pairs} pairs with windows moved: beside borders of windows and far "
+            f"from them, scores differ by {apart}, and {sides} of the pixels change sides"
         )
 
 
