@@ -21,7 +21,7 @@ _HOME = {
     "Alignment": "geocd.align",
     "CoregisterResult": "geocd.coregistration",
     "DetectConfig": "geocd.config",
-    "DetectResult": "geocd.pipeline",
+    "DetectResult": "geocd.result",
     "GeocdError": "geocd.errors",
     "GeocdWarning": "geocd.errors",
     "PredictConfig": "geocd.config",
@@ -64,7 +64,8 @@ if TYPE_CHECKING:
     from geocd.coregistration import CoregisterResult, coregister
     from geocd.errors import GeocdError, GeocdWarning
     from geocd.models import load_weights
-    from geocd.pipeline import DetectResult, detect
+    from geocd.pipeline import detect
+    from geocd.result import DetectResult
 
 
 def __getattr__(name: str) -> Any:

@@ -14,8 +14,9 @@ from rasterio.features import rasterize
 from geocd.config import CLASS_CODES, NOT_OBSERVED, DetectConfig
 from geocd.errors import OutputError
 from geocd.outputs import check_writable
-from geocd.pipeline import DetectResult, Progress, detect
+from geocd.pipeline import Progress, detect
 from geocd.rasters.pair import open_pair
+from geocd.result import DetectResult
 from geocd.testing import comparison_picture, paint_survey, score_against_truth
 
 

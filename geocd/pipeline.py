@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import geopandas
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
@@ -17,12 +16,8 @@ from geocd import outputs
 from geocd.align import Alignment, estimate, gray_reader
 from geocd.align.coverage import without_contradicted
 from geocd.align.radiometry import RADIOMETRY_OFF, Radiometry, estimate_radiometry
-from geocd.clock import Clock, profile_table
-from geocd.config import (
-    NOT_OBSERVED,
-    DetectConfig,
-    thresholds_of,
-)
+from geocd.clock import Clock
+from geocd.config import NOT_OBSERVED, DetectConfig, thresholds_of
 from geocd.errors import ConfigError, NotAlignedError, NothingObservedError
 from geocd.maps import (
     check_output,
@@ -46,13 +41,14 @@ from geocd.rasters.pair import RasterPair, open_pair
 from geocd.rasters.scene import Sampler, Scene
 from geocd.rasters.write import RowWriter, bounded_cache, write_cog
 from geocd.report import check_report, write_report
+from geocd.result import DetectResult
 from geocd.tiling.stitch import hide_unobserved
 from geocd.vectorize import trace_changes
 from geocd.vectorize.direction import with_directions
 from geocd.vectorize.extent import with_layers
 from geocd.vectorize.registration import check_registration
 from geocd.vectorize.relation import with_relation
-from geocd.vectorize.summary import KindSummary, summarise
+from geocd.vectorize.summary import summarise
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
@@ -62,121 +58,6 @@ _CALIBRATION_PAIRS = 32
 
 _PIECE = (256, 4096)
 """Rows and columns that are brought to before's grid at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class DetectResult:
-    """What a run found, and how."""
-
-    output: Path
-    """The file of change polygons."""
-    mask: Path | None
-    """The change map, if it was asked for."""
-    scores: Path | None
-    """The score raster, if it was asked for."""
-    changes: geopandas.GeoDataFrame
-    """The change polygons."""
-    kinds: dict[str, KindSummary]
-    """Count and area by kind."""
-    observed: float
-    """Share of before's grid that was observed on both dates, 0..1."""
-    alignment: Alignment
-    """What was measured, and what was done about it."""
-    radiometry: Radiometry
-    """How after's values were brought to before's."""
-    unaligned: float
-    """Share of the reading grid left out because tie points contradict the alignment, 0..1."""
-    weights: dict[str, str]
-    """Name, architecture and hash of the weights."""
-    backend: str
-    """What ran the network."""
-    reading_gsd: tuple[float, float] | None
-    """Ground sample distance (dy, dx) at which the pair was read, metres."""
-    clock: Clock
-    """Seconds of the stages, which follow each other."""
-    busy: Clock
-    """Seconds of the stages that overlap within "predict"."""
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds a stage."""
-        return self.clock.wall
-
-    def profile(self) -> str:
-        """Where the time went, for people."""
-        return profile_table(self.clock, "predict", self.busy)
-
-    @property
-    def count(self) -> int:
-        """Number of change polygons."""
-        return len(self.changes)
-
-    @property
-    def shift_unstable(self) -> int | None:
-        """Changes that registration alone may explain; None if that was not checked."""
-        stable = self.changes["shift_stable"]
-        return None if stable.isna().all() else int((~stable.fillna(True)).sum())
-
-    @property
-    def shift_unchecked(self) -> int | None:
-        """Changes that the shift check did not reach; None if it was switched off."""
-        stable = self.changes["shift_stable"]
-        return None if stable.isna().all() else int(stable.isna().sum())
-
-    def report(self) -> str:
-        """The summary, for people."""
-        lines = [f"{self.count} changes -> {self.output}"]
-        for kind, s in sorted(self.kinds.items()):
-            area = f"{s.area_px:,.0f} pixels" if s.area_m2 is None else f"{s.area_m2:,.0f} m2"
-            lines.append(f"  {kind}: {s.count}, {area}")
-        if self.shift_unstable:
-            lines.append(
-                f"  {self.shift_unstable} of them do not survive a shift of one pixel: "
-                "registration alone may explain them"
-            )
-        if self.shift_unchecked:
-            lines.append(
-                f"  {self.shift_unchecked} of them were not checked for that: the shift budget "
-                "went to the likeliest"
-            )
-        lines.append(f"observed on both dates: {self.observed:.1%} of before's grid")
-        lines.append(str(self.alignment))
-        if self.unaligned:
-            lines.append(f"not aligned, so not observed: {self.unaligned:.1%} of the shared ground")
-        if self.radiometry.status != "off":
-            lines.append(str(self.radiometry))
-        gsd = self.reading_gsd
-        scale = "in pixel units" if gsd is None else f"at {gsd[1]:.2f} x {gsd[0]:.2f} m"
-        lines.append(f"read {scale}; {self.weights['name']} on {self.backend}")
-        lines += [
-            f"{name} -> {p}" for name, p in (("mask", self.mask), ("scores", self.scores)) if p
-        ]
-        lines.append(f"{sum(self.seconds.values()):.1f} s")
-        return "\n".join(lines)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The summary, JSON-ready; without the polygons."""
-        return {
-            "output": str(self.output),
-            "mask": None if self.mask is None else str(self.mask),
-            "scores": None if self.scores is None else str(self.scores),
-            "count": self.count,
-            "shift_unstable": self.shift_unstable,
-            "shift_unchecked": self.shift_unchecked,
-            "kinds": {
-                kind: {"count": s.count, "area_m2": s.area_m2, "area_px": s.area_px}
-                for kind, s in self.kinds.items()
-            },
-            "observed": round(self.observed, 6),
-            "alignment": self.alignment.to_dict(),
-            "unaligned": round(self.unaligned, 6),
-            "radiometry": self.radiometry.to_dict(),
-            "weights": self.weights,
-            "backend": self.backend,
-            "reading_gsd_m": self.reading_gsd,
-            "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
-            "seconds_within_predict": {stage: round(s, 3) for stage, s in self.busy.wall.items()},
-        }
 
 
 def detect(
