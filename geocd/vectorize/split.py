@@ -140,7 +140,7 @@ def split_by_scores(
         raise ShapeError(f"the mask is {mask.shape}, the scores are {scores.shape}")
     whole = mask.astype(np.int32)
     relief = _smoothed(mask, scores)
-    if not _has_valley(relief, dip * 254):
+    if not mask.any() or not _has_valley(relief, dip * 254, low=float(relief[mask].min())):
         return whole
     count, markers = _peaks(mask, relief, dip * 254)
     if count < 2:
@@ -160,14 +160,14 @@ def _smoothed(
     return np.where(mask, total / np.maximum(weight, 1e-6), 0).astype(np.float32)
 
 
-def _has_valley(relief: npt.NDArray[np.float32], height: float) -> bool:
-    """Whether there may be two peaks with a valley of a height between them.
+def _has_valley(relief: npt.NDArray[np.float32], height: float, *, low: float) -> bool:
+    """Whether there may be two peaks with a valley of a height between them, above ``low``.
 
     Of levels in steps of half the height, two lie in any such valley: above the lower one there
     are two islands, and both reach the upper one. Far sooner told than where the peaks are.
     """
     step = height / 2
-    for level in np.arange(step, float(relief.max()) - step, step):
+    for level in np.arange(low + step, float(relief.max()) - step + _FLAT, step):
         _, islands = cv2.connectedComponents((relief >= level).view(np.uint8), connectivity=8)
         high = islands[relief >= level + step]
         if len(high) and high.min() != high.max():
