@@ -116,7 +116,11 @@ def test_verdicts_of_another_run_are_refused_and_the_file_stays(run, tmp_path):
     [
         ("{", "cannot read verdicts"),
         ("[]", "holds no verdicts"),
-        ('{"type": "FeatureCollection", "features": []}', "holds no verdicts"),
+        ('{"type": "FeatureCollection"}', "holds no verdicts: it has no list of features"),
+        (
+            '{"type": "FeatureCollection", "features": []}',
+            r'its member "geocd": \{"run": \.\.\.\}, .* is missing; export them from the report',
+        ),
         ('{"features": [{"properties": {"verdict": "accepted"}}]', "cannot read"),
     ],
 )

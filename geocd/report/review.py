@@ -181,8 +181,16 @@ def _read_verdicts(path: Path, layer: ChangeLayer) -> dict[str, _Verdict]:
         raise InputError(f"cannot read verdicts from {path}: {error}") from None
     features = document.get("features") if isinstance(document, dict) else None
     about = document.get("geocd") if isinstance(document, dict) else None
-    if not isinstance(features, list) or not isinstance(about, dict) or "run" not in about:
-        raise InputError(f"{path} holds no verdicts; export them from the report of geocd")
+    if not isinstance(features, list):
+        raise InputError(
+            f"{path} holds no verdicts: it has no list of features; export them from the report "
+            "of geocd"
+        )
+    if not isinstance(about, dict) or "run" not in about:
+        raise InputError(
+            f'{path} holds no verdicts: its member "geocd": {{"run": ...}}, which says what run '
+            "they are on, is missing; export them from the report of geocd, which writes it"
+        )
     if about["run"] != layer.run:
         raise InputError(
             f"the verdicts are on run {about['run']} and {layer.name} is of run {layer.run}; "
