@@ -14,10 +14,13 @@ import shapely
 from affine import Affine
 from click.testing import CliRunner
 from geopandas.testing import assert_geodataframe_equal
+from rasterio.crs import CRS
 
 from geocd.archive.header import DatePattern
 from geocd.archive.index import index_archive
 from geocd.errors import ConfigError, InputError
+from geocd.rasters.grid import Grid
+from geocd.rasters.write import RowWriter
 from geocd.testing import write_raster
 from geocd.testing.archives import DATES, paint_archive
 from geocd_cli.main import main
@@ -129,6 +132,27 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path):
     assert "rotated" in _row(table, folder / "turned.tif")["reason"]
     assert _row(table, folder / "empty.tif")["status"] == "damaged"
     assert _row(table, folder / "text.tif")["status"] == "damaged"
+
+
+def test_outputs_of_geocd_are_no_surveys_and_no_path_is_told_twice(tmp_path):
+    folder = tmp_path / "t"
+    made = {"GEOCD_PROVENANCE": json.dumps({"weights": {"name": "w"}})}
+    moved = {"GEOCD_PROVENANCE": json.dumps({"weights": {}})}
+    _tile(folder / "scores.tif", tags=made)
+    _tile(folder / "aligned.tif", tags=moved)
+    _tile(folder / "odd.tif", tags={"GEOCD_PROVENANCE": "{"})
+    (folder / "text.tif").write_text("not a raster")
+    grid = Grid(CRS.from_string(UTM), PLACE, 40, 60)
+    with RowWriter(folder / "mask.tif", grid, bands=("change",), colours={1: (9, 9, 9)}) as writer:
+        writer.write(np.zeros((1, 40, 60), np.uint8))
+        writer.tag({"weights": {"name": "w"}})
+    result = index_archive([folder], tmp_path / "a.parquet")
+    status = {Path(path).stem: s for path, s in result.table[["path", "status"]].to_numpy()}
+    assert status == {"scores": "output", "mask": "output", "aligned": "ok", "odd": "ok",
+                      "text": "damaged"}  # fmt: skip
+    lines = result.report().splitlines()[1:]
+    assert any("output: " in line and "mask.tif: it is a change map" in line for line in lines)
+    assert all(line.count(str(folder)) <= 1 for line in lines)
 
 
 @pytest.mark.parametrize(

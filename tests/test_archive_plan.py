@@ -114,6 +114,14 @@ def test_too_little_shared_ground_is_no_pair(tmp_path):
         _plan(tmp_path, min_overlap=0.1)
 
 
+def test_without_dates_the_error_says_where_they_are_given(tmp_path):
+    _tile(tmp_path / "t", "2010-06-01")
+    _tile(tmp_path / "t", "2012-06-01")
+    index = index_archive([tmp_path / "t"], tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"no date; 2 files .* geocd archive index --date-pattern"):
+        plan_archive(index.output, tmp_path / "p.parquet")
+
+
 def test_a_year_is_not_before_a_day_in_it(tmp_path):
     _tile(tmp_path / "t", "2010_a")
     index = index_archive([tmp_path / "t"], tmp_path / "a.parquet", date_pattern="YYYY_")
@@ -197,7 +205,7 @@ def test_a_plan_of_another_version_is_refused(painted_index, tmp_path):
 def test_an_index_without_files_says_so(tmp_path):
     (tmp_path / "t").mkdir()
     index_archive([tmp_path / "t"], tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="the dates are none"):
+    with pytest.raises(InputError, match="there is no date"):
         plan_archive(tmp_path / "a.parquet", tmp_path / "p.parquet")
 
 

@@ -61,8 +61,8 @@ def index(
 ) -> None:  # fmt: skip
     """Describe every raster of SOURCES: folders, STAC files, single rasters.
 
-    Files that the index knows and that have not changed are not read again. Damaged files are
-    listed with their reason.
+    Files that the index knows and that have not changed are not read again. Damaged files, and
+    change maps and scores of geocd, are listed with their reason.
 
     \b
     geocd archive index surveys/ -o archive.parquet --date-pattern 'survey_YYYY'

@@ -25,6 +25,7 @@ from shapely.geometry.base import BaseGeometry
 from geocd.errors import ConfigError, InputError
 from geocd.rasters.grid import Grid, apply_transform, reproject_geometry
 from geocd.rasters.scene import Scene, SceneTile
+from geocd.rasters.write import read_provenance
 
 WGS84 = CRS.from_epsg(4326)
 _SAMPLE = 1 << 14
@@ -63,7 +64,8 @@ class Entry:
 
     Attributes:
         path, size, modified_ns: see `Source`.
-        status: "ok"; "damaged" (cannot be read) or "unplaced" (nothing says where it lies).
+        status: "ok"; "damaged" (cannot be read), "unplaced" (nothing says where it lies) or
+            "output" (a change map or a score raster that geocd made).
         reason: why it is not "ok".
         tag_date: ISO date in the file's tags.
         crs: code of an authority, or WKT.
@@ -115,15 +117,27 @@ def read_entry(source: Source) -> Entry:
             known["hash"] = hash_samples(Path(source.path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            if _is_output(source.path):
+                reason = "it is a change map or a score raster that geocd made"
+                return Entry(**known | {"status": "output", "reason": reason})
             tile = Scene.open(source.path).tiles[0]
             known |= _described(tile) | _probed(tile)
         known.setdefault("hash", _hash_of_text(f"{source.path} {source.stamp} {tile}"))
     except (InputError, RasterioError, OSError, ValueError) as error:
-        return Entry(**known | {"status": "damaged", "reason": _plain(error)})
+        return Entry(**known | {"status": "damaged", "reason": _plain(error, source.path)})
     wrong = _why_unplaced(tile.grid)
     if wrong:
         return Entry(**known | {"status": "unplaced", "reason": wrong, "outline": None})
     return Entry(**known)
+
+
+def _is_output(path: str) -> bool:
+    """Whether weights made the raster; images that ``geocd align`` moved are surveys still."""
+    try:
+        record = read_provenance(path)
+    except (RasterioError, ValueError):  # no raster, or no record; reading it tells what is wrong
+        return False
+    return isinstance(record, dict) and bool(record.get("weights"))
 
 
 def _described(tile: SceneTile) -> dict[str, Any]:
@@ -211,8 +225,10 @@ def _hash_of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _plain(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _plain(error: Exception, path: str) -> str:
+    """What went wrong, without the path, which stands before it wherever it is shown."""
+    text = str(error).replace(f"{path}: ", "").replace(f"'{path}'", "it").replace(path, "it")
+    return " ".join(text.split()) or type(error).__name__
 
 
 class DatePattern:

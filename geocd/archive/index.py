@@ -19,11 +19,12 @@ from geocd.archive.stac import is_stac, stac_sources
 from geocd.errors import ConfigError, InputError
 from geocd.outputs import check_writable, replacing
 from geocd.rasters.scene import RASTER_SUFFIXES
+from geocd.words import counted
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Rises when rows mean something else; an index of another version is made anew."""
 _READ = tuple(Entry.__dataclass_fields__)
 _TYPES = {
@@ -56,14 +57,14 @@ class IndexResult:
         table = self.table
         kept = len(table) - self.read
         counts = f"{self.read} read, {kept} as they were, {self.gone} gone"
-        lines = [f"{len(table)} files -> {self.output} ({counts})"]
+        lines = [f"{counted(len(table), 'file')} -> {self.output} ({counts})"]
         usable = table[table.status == "ok"]
         for date, files in usable.groupby(usable["date"].fillna("no date")):
             systems = ", ".join(sorted(files["crs"].unique()))
-            lines.append(f"  {date}: {len(files)} files in {systems}")
+            lines.append(f"  {date}: {counted(len(files), 'file')} in {systems}")
         twice = int(usable["duplicate_of"].notna().sum())
         if twice:
-            lines.append(f"  {twice} of them are copies of others")
+            lines.append(f"  copies of others: {twice}")
         lines += [
             f"  {row.status}: {row.path}: {row.reason}"
             for row in table[table.status != "ok"].itertuples()
@@ -90,13 +91,13 @@ def index_archive(
 ) -> IndexResult:
     """Describe every raster of an archive; files that the index knows already are not read.
 
-    Columns: ``path``, ``status`` (ok, damaged, unplaced) and ``reason``, ``date`` (ISO date,
-    month or year) and ``date_source`` (name, stac, tags), ``crs``, ``gsd`` (metres), ``res_y``
-    and ``res_x`` (CRS units), ``height``, ``width``, ``bands``, ``dtype``, ``nodata``, ``alpha``,
-    ``masked``, ``transform``, ``size`` (bytes), ``modified_ns``, ``hash`` (see `hash_samples`),
-    ``duplicate_of`` (path of a file with the same
-    bytes and date), ``tag_date``, ``stac_date``. The
-    geometry is the outline of the valid pixels in WGS 84, empty where the status is not ok.
+    Columns: ``path``, ``status`` (ok, damaged, unplaced, output) and ``reason``, ``date``
+    (ISO date, month or year) and ``date_source`` (name, stac, tags), ``crs``, ``gsd`` (metres),
+    ``res_y`` and ``res_x`` (CRS units), ``height``, ``width``, ``bands``, ``dtype``, ``nodata``,
+    ``alpha``, ``masked``, ``transform``, ``size`` (bytes), ``modified_ns``, ``hash`` (see
+    `hash_samples`), ``duplicate_of`` (path of a file with the same bytes and date),
+    ``tag_date``, ``stac_date``. The geometry is the outline of the valid pixels in WGS 84, empty
+    where the status is not ok.
 
     Args:
         sources: folders, with all their subfolders; STAC files, see `stac_sources`; rasters.

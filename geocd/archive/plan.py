@@ -28,6 +28,7 @@ from geocd.archive.scenes import DatedScene, covered, scenes_of, usable_tiles
 from geocd.errors import ConfigError, InputError
 from geocd.outputs import check_writable, replacing
 from geocd.rasters.grid import Grid, reproject_geometry
+from geocd.words import counted
 
 Progress = Callable[[str, int, int], None]
 PLAN_VERSION = 1
@@ -58,16 +59,18 @@ class PlanResult:
 
     def report(self) -> str:
         """Totals, for people."""
-        size = f"{self.scenes} scenes, {self.units['megapixels'].sum():,.1f} megapixels"
+        size = f"{counted(self.scenes, 'scene')}, {self.units['megapixels'].sum():,.1f} megapixels"
         time = f"about {_spoken(self.seconds)} for one worker"
-        lines = [f"{len(self.units)} units -> {self.output} ({size}, {time})"]
+        lines = [f"{counted(len(self.units), 'unit')} -> {self.output} ({size}, {time})"]
         dates = self.units.groupby(["before_date", "after_date"])
         lines += [
-            f"  {before} to {after}: {len(units)} units, {units['megapixels'].sum():,.1f} "
-            "megapixels"
+            f"  {before} to {after}: {counted(len(units), 'unit')}, "
+            f"{units['megapixels'].sum():,.1f} megapixels"
             for (before, after), units in dates
         ]
-        lines += [f"  left out: {count} files {why}" for why, count in self.left_out.items()]
+        lines += [
+            f"  left out: {counted(count, 'file')} {why}" for why, count in self.left_out.items()
+        ]
         return "\n".join(lines + ([] if self.picture is None else [f"picture -> {self.picture}"]))
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,11 +127,7 @@ def plan_archive(
         if progress:
             progress("plan", done, len(scenes))
     if not rows:
-        found = ", ".join(sorted({scene.date for scene in scenes})) or "none"
-        raise InputError(
-            f"no two dates share ground under these rules; the dates are {found}; look at the "
-            "index, or give dates with --date-pattern, or loosen the rules"
-        )
+        raise InputError(_why_no_units(scenes, left_out))
     units = geopandas.GeoDataFrame(pd.DataFrame(rows), geometry="geometry", crs="EPSG:4326")
     units = units.sort_values(["before_date", "after_date", "pair", "unit"], ignore_index=True)
     units = units[list(_COLUMNS)]
@@ -137,6 +136,20 @@ def plan_archive(
     if picture:
         draw_plan(units, tiles, Path(picture))
     return PlanResult(target, units, len(scenes), left_out, Path(picture) if picture else None)
+
+
+def _why_no_units(scenes: list[DatedScene], left_out: dict[str, int]) -> str:
+    dates = sorted({scene.date for scene in scenes})
+    undated = left_out.get("without a date", 0)
+    hint = (
+        f"{counted(undated, 'file')} without a date: dates come from STAC, from the tag "
+        "TIFFTAG_DATETIME, or from the names of files and folders, with geocd archive index "
+        "--date-pattern, such as survey_YYYY for a folder survey_2011"
+        if undated
+        else "look at the index, or loosen the rules"
+    )
+    found = f"the dates are {', '.join(dates)}" if dates else "there is no date"
+    return f"no two dates share ground under these rules: {found}; {hint}"
 
 
 def read_plan(path: Path) -> geopandas.GeoDataFrame:

@@ -87,6 +87,7 @@ def usable_tiles(
     for reason, out in (
         ("damaged", index["status"] == "damaged"),
         ("not placed on the ground", index["status"] == "unplaced"),
+        ("made by geocd", index["status"] == "output"),
         ("empty", index.geometry.isna() | index.geometry.is_empty),
         ("copies of others", index["duplicate_of"].notna()),
         ("without a date", dates == ""),

@@ -150,7 +150,7 @@ def write_cog(source: Path, target: Path, *, overviews: str, predictor: bool = F
         )  # fmt: skip
 
 
-def read_provenance(path: Path) -> dict[str, Any]:
+def read_provenance(path: str | Path) -> dict[str, Any]:
     """What ``RowWriter.tag`` stored; empty if nothing."""
     with rasterio.open(path) as dataset:
         text = dataset.tags().get(PROVENANCE_TAG, "{}")
