@@ -137,6 +137,9 @@ def _detect(
     clock, busy = Clock(), Clock()
     with clock.stage("open"):
         card = read_card(find_weights(config.weights))
+        classes = card.change_classes
+        values = thresholds_of(config.threshold, classes, card.thresholds)
+        thresholds = dict(zip(classes, values, strict=True))
         pair = open_pair(
             before, after, channels=len(card.bands), gsd_range=card.gsd,
             bands=config.bands, gsd=config.gsd, pixel_size=config.pixel_size,
@@ -159,6 +162,8 @@ def _detect(
         report("align", 1, 1)
     dates = dates[0] or pair.before.date, dates[1] or pair.after.date
     record = _record(pair, card, config, alignment, dates)
+    # A score raster is traced again by its own record: what its bands are, and the thresholds.
+    record["thresholds"] = thresholds
     record["radiometry"] = radiometry.to_dict()
     # The motion acts on the pixels of this grid: whoever draws the pair again needs both.
     record["alignment"]["grid_transform"] = [float(v) for v in pair.grid.transform[:6]]
@@ -397,9 +402,5 @@ def _record(
         "architecture": card.architecture,
         "sha256": card.tensors_sha256,
     }
-    classes = card.change_classes
-    thresholds = thresholds_of(config.threshold, classes, card.thresholds)
-    record = provenance(inputs=inputs, weights=weights, config=config,
-                        alignment=alignment.to_dict())  # fmt: skip
-    # A score raster is traced again by its own record: what its bands are, and the thresholds.
-    return record | {"thresholds": dict(zip(classes, thresholds, strict=True))}
+    return provenance(inputs=inputs, weights=weights, config=config,
+                      alignment=alignment.to_dict())  # fmt: skip

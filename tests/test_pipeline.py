@@ -443,6 +443,12 @@ def test_impossible_settings_are_refused_when_they_are_built():
         PredictConfig(batch_size=0)
 
 
+def test_a_threshold_of_no_class_is_refused_before_an_image_is_opened(tmp_path):
+    config = DetectConfig(threshold={"house": 0.5})
+    with pytest.raises(ConfigError, match="'house', the classes are building"):
+        geocd.detect(tmp_path / "no.tif", tmp_path / "none.tif", tmp_path / "c.gpkg", config=config)
+
+
 class _Noise(Arithmetic):
     """Scores that no compression makes small."""
 
