@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import cv2
 import geopandas.testing
@@ -236,7 +237,8 @@ def test_objects_read_in_strips_are_measured_like_whole_ones(tmp_path_factory, c
     scores = np.where(codes == 1, scores, np.where(codes == NOT_OBSERVED, 255, 0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("geocd.vectorize.attributes._STRIP_PIXELS", 1)  # strips of 16 rows
-        layer = _trace(tmp_path_factory.mktemp("t"), codes, scores=scores, classes=("building",))
+        layer = _trace(tmp_path_factory.mktemp("t"), codes, scores=scores, classes=("building",),
+                       config=replace(EVERYTHING, split=False))  # fmt: skip
     count, labels = cv2.connectedComponents((codes == 1).astype(np.uint8), connectivity=8)
     seen = np.pad(codes != NOT_OBSERVED, 3)
     disc = np.hypot(*np.mgrid[-3:4, -3:4]) <= 3
