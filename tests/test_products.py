@@ -72,6 +72,11 @@ def test_another_threshold_needs_no_network(scores, tmp_path, threshold, buildin
     assert (kinds.get("building", 0), kinds.get("road", 0)) == (buildings, roads)
 
 
+def test_a_quiet_command_without_an_output_still_prints_the_table(scores, tmp_path):
+    assert "what other thresholds give" in _run(scores, "-q").stdout
+    assert _run(scores, "-q", "-o", tmp_path / "c.gpkg").stdout == ""
+
+
 def test_the_table_counts_objects_and_areas_at_each_threshold(scores):
     table = vectorize(scores, table=(0.5, 0.3, 0.95), config=ANY_SIZE).table
     found = [(r.name, r.threshold, r.summary.count, r.summary.area_px) for r in table]

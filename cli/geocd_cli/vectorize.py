@@ -59,5 +59,5 @@ def vectorize(
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=1))
-    elif not quiet:
+    elif output is None or not quiet:  # without an output, the table is all that was asked for
         click.echo(result.report())
