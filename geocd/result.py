@@ -86,8 +86,8 @@ class DetectResult:
             )
         if self.shift_unchecked:
             lines.append(
-                f"  {self.shift_unchecked} of them were not checked for that: the shift budget "
-                "went to the likeliest"
+                f"  {self.shift_unchecked} of them were not moved by a pixel to see whether they "
+                "stay: the shift budget went to the likeliest"
             )
         lines.append(f"observed on both dates: {self.observed:.1%} of before's grid")
         lines.append(str(self.alignment))

@@ -78,7 +78,7 @@ def test_a_roof_survives_a_pixel_and_a_ghost_of_misregistration_does_not(tmp_pat
     assert result.to_dict()["shift_unstable"] == 26
     assert "26 of them do not survive" in result.report()
     assert result.shift_unchecked == result.to_dict()["shift_unchecked"] == 0
-    assert "not checked" not in result.report()
+    assert "not moved by a pixel" not in result.report()
 
 
 @pytest.mark.usefixtures("arithmetic")
@@ -104,7 +104,7 @@ def test_what_the_budget_does_not_reach_is_null_and_told(tmp_path):
     assert 0 < unchecked < result.count
     assert result.shift_unstable == result.count - unchecked
     assert result.shift_unchecked == result.to_dict()["shift_unchecked"] == unchecked
-    assert f"{unchecked} of them were not checked" in result.report()
+    assert f"{unchecked} of them were not moved by a pixel" in result.report()
     everything = _detect(tmp_path, (before, after), dataclasses.replace(CHECKED, shift_budget=4.0))
     assert everything.shift_unstable == everything.count
     assert everything.shift_unchecked == 0
