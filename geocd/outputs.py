@@ -40,7 +40,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
             f"the folder {folder} is not writable; change its mode or write elsewhere"
         )
     if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists; pass overwrite=True or --overwrite")
+        raise OutputExistsError(f"{path} exists; overwriting must be asked for (--overwrite)")
 
 
 @contextmanager
