@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +110,12 @@ def test_the_command_reads_evaluations_and_says_what_is_sure(tmp_path):
     done = CliRunner().invoke(main, ["compare", *paths])
     assert done.exit_code == 0, done.output
     assert "the second has the better F1" in done.stdout
+    for path in paths:
+        folder = Path(path.removesuffix(".json"))
+        folder.mkdir()
+        (folder / "evaluation.json").write_bytes(Path(path).read_bytes())
+    folders = [path.removesuffix(".json") for path in paths]
+    assert "the second has the better F1" in CliRunner().invoke(main, ["compare", *folders]).stdout
     done = CliRunner().invoke(main, ["compare", *paths[::-1], "--json"])
     assert json.loads(done.stdout)["differences"]["f1"]["sure"]
     assert "may be chance" in compare(*_pair(0, 0.1)).report()
@@ -120,5 +127,5 @@ def test_the_command_reads_evaluations_and_says_what_is_sure(tmp_path):
 def test_other_files_are_no_evaluation(tmp_path, text):
     (tmp_path / "e.json").write_text(text)
     for path in (tmp_path / "e.json", tmp_path / "nothing.json"):
-        with pytest.raises(ConfigError, match="geocd evaluate --json"):
+        with pytest.raises(ConfigError, match="output of geocd evaluate"):
             read_run(path)

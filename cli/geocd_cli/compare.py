@@ -44,10 +44,11 @@ def compare(
 ) -> None:  # fmt: skip
     """Tell whether SECOND is better than FIRST, or whether that may be chance.
 
-    Both are outputs of geocd evaluate (evaluation.json, or --json), or, with --data, weights.
+    Both are outputs of geocd evaluate (the folder of -o, evaluation.json in it, or what --json
+    printed), or, with --data, weights.
 
     \b
-    geocd compare before/evaluation.json after/evaluation.json
+    geocd compare before/ after/
     geocd compare geocd-snunet geocd-vhr --data pairs/levir --pixel-size 0.5
     """
     from geocd.assess.compare import compare as run

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from geocd.assess.evaluation import assess
 from geocd.assess.metrics import BOOTSTRAPPED, Confusion, Interval, finite, total
+from geocd.assess.report import EVALUATION
 from geocd.assess.tables import Table, figure
 from geocd.config import DetectConfig
 from geocd.errors import ConfigError
@@ -203,11 +204,13 @@ def _summary(differences: Floats) -> tuple[Interval, float]:
 
 
 def read_run(path: Path) -> Run:
-    """The weights' run in the JSON that ``geocd evaluate`` wrote.
+    """The weights' run in the JSON that ``geocd evaluate`` wrote, or in the folder of it.
 
     Raises:
         ConfigError: the file is missing, or holds something else.
     """
+    if path.is_dir():
+        path = path / EVALUATION
     try:
         content = json.loads(path.read_text())
         weights = content["methods"][0]
@@ -218,7 +221,8 @@ def read_run(path: Path) -> Run:
         return Run(f"{weights['method']} ({path})", images, len(content["skipped"]))
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ConfigError(
-            f"{path} does not hold the output of geocd evaluate --json ({error})"
+            f"{path} does not hold the output of geocd evaluate ({error}); give the folder that "
+            f"its option -o named, {EVALUATION} in it, or what --json printed"
         ) from None
 
 

@@ -25,8 +25,11 @@ from geocd.errors import ConfigError, OutputError
 _MOST_LINES = 20
 """Images that the terminal lists; evaluation.json has them all."""
 
+EVALUATION = "evaluation.json"
+"""The file of a report's folder that holds every figure."""
+
 _FILES: dict[str, Callable[[Assessment], bytes]] = {
-    "evaluation.json": lambda a: json.dumps(a.to_dict(), indent=1).encode(),
+    EVALUATION: lambda a: json.dumps(a.to_dict(), indent=1).encode(),
     "table.md": lambda a: to_markdown(a).encode(),
     "pr.png": precision_recall_chart,
     "worst.html": lambda a: render_page(a).encode(),
