@@ -31,6 +31,7 @@ from geocd.provenance import describe_input, library_versions
 from geocd.rasters.grid import Grid
 from geocd.rasters.pair import RasterPair
 from geocd.rasters.write import bounded_cache
+from geocd.words import counted
 
 Progress = Callable[[str, int, int], None]
 """Called with the file and what is done with it, the steps done and the steps in all."""
@@ -100,13 +101,15 @@ class CoregisterResult:
         """How many images had which outcome."""
         return Counter(file.outcome for file in self.files)
 
+    def totals(self) -> str:
+        """How many images had which outcome, for people."""
+        told = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self.counts.items()))
+        return f"{counted(len(self.files), 'image')} to {self.before}: {told}"
+
     def report(self) -> str:
         """The summary, for people."""
         lines = [str(file) for file in self.files]
-        if len(lines) > 1:
-            told = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self.counts.items()))
-            lines.append(f"{len(lines)} images to {self.before}: {told}")
-        return "\n".join(lines)
+        return "\n".join(lines if len(lines) == 1 else [*lines, self.totals()])
 
     def to_dict(self, config: AlignConfig) -> dict[str, Any]:
         """Everything but the tie points, ready for JSON."""

@@ -299,6 +299,7 @@ def test_a_refused_image_has_exit_code_3_and_a_reason(folder, tmp_path):
     out = tmp_path / "o.tif"
     done = _run(folder / "before.tif", folder / "elsewhere.tif", "-o", out)
     assert done.exit_code == 3
+    assert done.output.count("not aligned") == done.stderr.count("Error: ") == 1
     assert "not aligned" in done.stderr
     assert not list(tmp_path.iterdir())
 

@@ -94,8 +94,10 @@ def align(
     for file in result.files:
         if file.outcome != "written":
             click.echo(f"Error: {file}", err=True)
-    if not quiet:
-        click.echo(result.report())
+        elif not quiet:
+            click.echo(str(file))
+    if not quiet and len(afters) > 1:
+        click.echo(result.totals())
     if result.counts["failed"]:
         sys.exit(1)
     if result.counts["not aligned"]:
