@@ -101,6 +101,7 @@ def test_images_that_agree_already_are_left_alone():
     scene = _scene()
     found = estimate_arrays(scene, scene)
     assert found.status == "not needed"
+    assert str(found).startswith("alignment not needed: the images already agree")
     assert found.motion.is_identity
 
 

@@ -215,6 +215,8 @@ class Alignment:
         }
 
     def __str__(self) -> str:
+        if self.status == "not needed":
+            return f"alignment not needed: {self.reason}"
         if self.status != "applied":
             return f"not aligned: {self.reason}"
         return (
