@@ -24,6 +24,7 @@ from geocd.vectorize.extent import with_layers
 from geocd.vectorize.relation import with_relation
 from geocd.vectorize.scorefile import ScoreHeader, read_header
 from geocd.vectorize.summary import KindSummary, ThresholdRow, summarise, sweep_thresholds
+from geocd.words import counted
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
@@ -49,7 +50,9 @@ class VectorizeResult:
         lines = []
         if self.changes is not None:
             used = ", ".join(f"{name} {value:g}" for name, value in self.thresholds.items())
-            lines.append(f"{len(self.changes)} changes -> {self.output} (thresholds: {used})")
+            lines.append(
+                f"{counted(len(self.changes), 'change')} -> {self.output} (thresholds: {used})"
+            )
             lines += [f"  {kind}: {s.count}, {_area(s)}" for kind, s in sorted(self.kinds.items())]
         if self.table:
             lines.append("what other thresholds give, each class alone:")

@@ -12,6 +12,7 @@ from geocd.align import Alignment
 from geocd.align.radiometry import Radiometry
 from geocd.clock import Clock, profile_table
 from geocd.vectorize.summary import KindSummary
+from geocd.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class DetectResult:
 
     def report(self) -> str:
         """The summary, for people."""
-        lines = [f"{self.count} changes -> {self.output}"]
+        lines = [f"{counted(self.count, 'change')} -> {self.output}"]
         for kind, s in sorted(self.kinds.items()):
             area = f"{s.area_px:,.0f} pixels" if s.area_m2 is None else f"{s.area_m2:,.0f} m2"
             lines.append(f"  {kind}: {s.count}, {area}")

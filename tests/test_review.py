@@ -82,7 +82,8 @@ def test_verdicts_on_unknown_changes_are_reported(run, tmp_path):
     result = apply_verdicts(_verdicts(tmp_path / "v", run.changes, verdicts), run.changes)
     assert result.applied == 1
     assert result.unknown == ("gone",)
-    assert "not in the file: gone" in result.report()
+    assert "1 verdict on changes that are not in the file: gone" in result.report()
+    assert result.report().startswith("1 verdict -> ")
 
 
 def test_integer_ids_find_their_changes(tmp_path):

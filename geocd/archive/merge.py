@@ -34,6 +34,7 @@ from geocd.vectorize import trace_changes
 from geocd.vectorize.extent import with_layers
 from geocd.vectorize.scorefile import ScoreHeader, read_header
 from geocd.vectorize.summary import KindSummary, summarise
+from geocd.words import counted
 
 Progress = Callable[[str, int, int], None]
 HISTORY = "history"
@@ -59,20 +60,24 @@ class MergeResult:
 
     def report(self) -> str:
         """The summary, for people."""
-        lines = [f"{len(self.changes)} changes -> {self.output}"]
+        lines = [f"{counted(len(self.changes), 'change')} -> {self.output}"]
         for kind, s in sorted(self.kinds.items()):
             area = f"{s.area_px:,.0f} pixels" if s.area_m2 is None else f"{s.area_m2:,.0f} m2"
             lines.append(f"  {kind}: {s.count}, {area}")
         spans = self.changes.groupby(["before_date", "after_date"]).size()
         lines += [f"  {before} to {after}: {count}" for (before, after), count in spans.items()]
         several = int((self.history["times"] > 1).sum())
-        lines.append(f"{len(self.history)} places, {several} of which changed more than once")
+        lines.append(
+            f"{counted(len(self.history), 'place')}, {several} of which changed more than once"
+        )
         if self.duplicates:
-            lines.append(f"{self.duplicates} polygons left out that another pair of dates has too")
+            lines.append(
+                f"{counted(self.duplicates, 'polygon')} left out that another pair of dates has too"
+            )
         if self.missing:
             lines.append(
-                f"{self.missing} units are not done ({self.failed} failed): their ground counts "
-                "as not observed; go on with: geocd archive run"
+                f"{counted(self.missing, 'unit')} not done ({self.failed} failed), so that ground "
+                "counts as not observed; go on with: geocd archive run"
             )
         return "\n".join(lines + [f"mosaic -> {path}" for path in self.mosaics])
 

@@ -11,6 +11,7 @@ import shapely
 from PIL import Image, ImageDraw, ImageFont
 
 from geocd.outputs import replacing
+from geocd.words import counted
 
 _WIDTH, _MAP, _ROW = 1200, 800, 30
 _PAPER, _INK, _TILE, _UNIT = (250, 250, 248), (30, 30, 34), (205, 208, 214), (130, 134, 142)
@@ -40,7 +41,8 @@ def draw_plan(
         # Drawn a little inside one another, so that pairs on the same ground all show.
         for outline in chosen.geometry:
             place.polygon(draw, outline, None, colour, inside=3 * number)
-        text = f"{before} to {after}: {len(chosen)} units, {chosen['megapixels'].sum():,.1f} MP"
+        size = f"{counted(len(chosen), 'unit')}, {chosen['megapixels'].sum():,.1f} MP"
+        text = f"{before} to {after}: {size}"
         top = 12 + _ROW * number
         draw.rectangle((_MAP + 24, top, _MAP + 44, top + 20), fill=colour)
         draw.text((_MAP + 54, top), text, _INK, font)

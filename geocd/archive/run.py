@@ -27,6 +27,7 @@ from geocd.archive.workers import Alone, Cluster, Work, Workers
 from geocd.config import DetectConfig
 from geocd.errors import ConfigError, OutputError
 from geocd.outputs import replacing
+from geocd.words import counted
 
 Progress = Callable[[int, int, int], None]
 """Called with the units done, those that failed, and all that there are to do."""
@@ -55,7 +56,7 @@ class RunResult:
     def report(self) -> str:
         """The summary, for people."""
         counts = f"{self.before} had been done before, {len(self.failed)} failed"
-        lines = [f"{self.done} units done, {counts} -> {self.folder}"]
+        lines = [f"{counted(self.done, 'unit')} done, {counts} -> {self.folder}"]
         lines += [f"  failed: {unit}: {error}" for unit, error in sorted(self.failed.items())]
         if self.given_up:
             lines.append(f"  {self.given_up} failed in runs before; try them with --retry-failed")

@@ -29,6 +29,7 @@ from geocd.pipeline import detect
 from geocd.rasters.pair import RasterPair, open_pair
 from geocd.tiling.windows import starts
 from geocd.training.datasets import GeoreferencedPair, LabelledPair, read_pixels
+from geocd.words import counted
 
 Scores = NDArray[np.uint8]
 
@@ -96,8 +97,8 @@ class SeamAudit:
             for name, form in (("mean_difference", ".4f"), ("flipped", ".3%"))
         )
         return (
-            f"seams, {self.pairs} pairs with windows moved: beside borders of windows and far "
-            f"from them, scores differ by {apart}, and {sides} of the pixels change sides"
+            f"seams, {counted(self.pairs, 'pair')} with windows moved: beside borders of windows "
+            f"and far from them, scores differ by {apart}, and {sides} of the pixels change sides"
         )
 
 

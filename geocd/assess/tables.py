@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from geocd.assess.evaluation import Assessment, Evaluation
 from geocd.assess.metrics import Confusion, Interval, worst_first
 from geocd.assess.objects import SIZE_BOUNDS, SIZE_CLASSES, ObjectAgreement
+from geocd.words import counted
 
 _UNDEFINED = "-"
 
@@ -150,7 +151,7 @@ def summary(assessment: Assessment) -> str:
     skipped = len(assessment.skipped)
     return (
         f"{conditions['kind']} change in {conditions['data']}{split}: "
-        f"{len(assessment.evaluations[0].images)} images, {skipped} skipped"
+        f"{counted(len(assessment.evaluations[0].images), 'image')}, {skipped} skipped"
     )
 
 

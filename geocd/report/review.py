@@ -17,6 +17,7 @@ from geocd.errors import ConfigError, InputError, OutputError
 from geocd.maps import LAYER, check_output
 from geocd.outputs import replacing
 from geocd.report.layer import VERDICTS, ChangeLayer, read_changes
+from geocd.words import counted
 
 _Z95 = 1.959964
 """Standard normal quantile of 97.5 %: a two-sided interval of 95 %."""
@@ -73,15 +74,15 @@ class ReviewResult:
     def report(self) -> str:
         """The result, for people."""
         reviewed = self.total.accepted + self.total.rejected + self.total.unsure
-        lines = [f"{self.applied} verdicts -> {self.output} (column verdict)"]
+        lines = [f"{counted(self.applied, 'verdict')} -> {self.output} (column verdict)"]
         if self.unknown:
             named = ", ".join(self.unknown[:_MOST_NAMED])
             more = f" and {len(self.unknown) - _MOST_NAMED} more"
             lines.append(
-                f"{len(self.unknown)} verdicts are on changes that are not in the file: {named}"
-                f"{more if len(self.unknown) > _MOST_NAMED else ''}"
+                f"{counted(len(self.unknown), 'verdict')} on changes that are not in the file: "
+                f"{named}{more if len(self.unknown) > _MOST_NAMED else ''}"
             )
-        lines.append(f"{reviewed} of {self.changes} changes reviewed")
+        lines.append(f"{reviewed} of {counted(self.changes, 'change')} reviewed")
         head = f"{'':<12} {'accepted':>8} {'rejected':>8} {'unsure':>8}  precision (95 %, Wilson)"
         rows = [_line("all", self.total), *(_line(k, p) for k, p in sorted(self.kinds.items()))]
         return "\n".join([*lines, head, *rows])

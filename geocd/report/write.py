@@ -28,6 +28,7 @@ from geocd.report.motion import aligned
 from geocd.report.observed import Observed, observed_in_images, observed_in_map
 from geocd.report.page import Page, ReportImages, packed
 from geocd.report.table import change_table
+from geocd.words import counted
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
@@ -61,7 +62,8 @@ class WrittenReport:
     def report(self) -> str:
         """The summary, for people."""
         listed = "" if self.shown == self.changes else f", the {self.shown} largest listed"
-        return f"{self.changes} changes{listed}, {self.size / _MEGABYTE:.1f} MB -> {self.output}"
+        told = counted(self.changes, "change")
+        return f"{told}{listed}, {self.size / _MEGABYTE:.1f} MB -> {self.output}"
 
 
 def write_report(
