@@ -28,8 +28,10 @@ _ALLOWED: Final[dict[AlignMode, tuple[Model, ...]]] = {"shift": MODELS[:1], "aff
 
 MIN_BLOCKS: Final = 12
 """Least number of blocks from which anything can be concluded."""
-_LEVELS = ((4, 1.0), (1, 1.0))
-"""(side of a compared pixel in grid pixels, smoothing in compared pixels), from coarse to fine."""
+_LEVELS = ((4, 1.0), (1, 1.0), (1, 1.0))
+"""(side of a compared pixel in grid pixels, smoothing in compared pixels), from coarse to fine.
+
+The last two are alike: what the last level takes its blocks through was chosen by fine ones."""
 _REACH = 3.0
 """Displacement, in compared pixels, beyond which a block is lost."""
 _MIN_SCORE = 0.3
@@ -50,8 +52,11 @@ _SPACING = 1.4
 _FOLDS = 5
 _SIMPLER = 0.9
 """Largest mean squared residual of a richer model, over that of a simpler one, that prefers it."""
+_SURE = 4.0
+"""Standard errors by which the held-out squares must prefer a richer model. Where none is right
+up to 3 are seen, since the stiffness is the one that they like best."""
 _MISS = 1.5
-"""Distance, in pixels, beyond which all misses are alike."""
+"""Distance, in compared pixels, beyond which all misses are alike."""
 _UNIT = 1000.0
 """Pixels in one unit of the coordinates in which affine maps are solved."""
 
@@ -102,8 +107,11 @@ def refine(
     patches = read_patches(read, shape, start)
     allowed = _ALLOWED.get(mode, MODELS)
     lattice = Lattice.over(shape, spacing=_SPACING * block_side(shape))
-    motion = Motion(start)
+    found = None
     for factor, blur in _LEVELS:
+        # Blocks echo the motion they are seen through. Seen through a field that follows noise
+        # they would speak for that noise, so a model must prove itself before it is used.
+        motion = Motion(start) if found is None else found.motion
         blocks = measure(patches, _seen_through(motion, start), factor=factor, blur=blur)
         ties = _ties(blocks, motion, start, factor=factor)
         if len(ties.weight) < MIN_BLOCKS:
@@ -111,8 +119,8 @@ def refine(
         if (ties.weight > 0).sum() < MIN_BLOCKS:
             return Refined(Motion(start), "affine", ties, np.full(len(ties.weight), np.inf))
         fits = _Fits.of(ties, lattice, spacing=block_side(shape))
-        motion = fits.motion(allowed[-1], _FIRST_STIFFNESS)
-    return _simplest(fits, allowed)
+        found = _simplest(fits, allowed, miss=_MISS * factor)
+    return found
 
 
 def _seen_through(motion: Motion, start: Affine) -> Displacement | None:
@@ -151,6 +159,7 @@ class _Fits:
 
     ties: LocalTies
     lattice: Lattice
+    square: NDArray[np.intp]  # (n,): the neighbours that a tie is held out with
     fold: NDArray[np.intp]  # (n,): the part in which a tie is held out
     plane: NDArray[np.float64]  # (n, 3): 1, x, y, scaled
     middle: PointArray
@@ -161,9 +170,10 @@ class _Fits:
         # Squares of two blocks each way go together, so that neighbours do not tell on each other.
         square = np.floor(ties.position / (2 * spacing)).astype(np.intp)
         fold = (square[:, 0] + 2 * square[:, 1]) % _FOLDS
+        label = np.unique(square, axis=0, return_inverse=True)[1].reshape(-1)
         middle = ties.position.mean(axis=0)
         plane = np.column_stack([np.ones(len(fold)), (ties.position - middle) / _UNIT])
-        return cls(ties, lattice, fold, plane, middle, lattice.design(ties.position))
+        return cls(ties, lattice, label, fold, plane, middle, lattice.design(ties.position))
 
     def motion(self, model: Model, stiffness: float) -> Motion:
         """The motion of a model through all ties."""
@@ -219,16 +229,22 @@ class _Fits:
         return fitted if control is None else fitted + self.design @ control
 
 
-def _simplest(fits: _Fits, allowed: tuple[Model, ...]) -> Refined:
-    """The simplest model that no richer one beats on held-out ties."""
-    found = [_Candidate.of(fits, model) for model in allowed]
+def _simplest(fits: _Fits, allowed: tuple[Model, ...], *, miss: float) -> Refined:
+    """The simplest model that no richer one clearly beats on the same held-out ties.
+
+    Args:
+        fits: through the ties.
+        allowed: models, from the simplest to the richest.
+        miss: distance in pixels beyond which all misses are alike.
+    """
+    found = [_Candidate.of(fits, model, miss) for model in allowed]
     used = fits.ties.weight > 0
     # Ties that no model explains are false or lie on change: they cannot tell models apart.
-    told = used & (np.min([c.away for c in found], axis=0) < _MISS)
+    told = used & (np.min([c.away for c in found], axis=0) < miss)
     chosen = found[0]
     motion = fits.motion(chosen.model, chosen.stiffness)
     for richer in found[1:]:
-        if richer.cost(told) < _SIMPLER * chosen.cost(told):
+        if richer.beats(chosen, told, fits.square):
             wanted = fits.motion(richer.model, richer.stiffness)
             if not wanted.folds():
                 chosen, motion = richer, wanted
@@ -240,13 +256,14 @@ class _Candidate:
     model: Model
     stiffness: float
     away: FloatArray  # (n,), held-out distances
+    miss: float
 
     @classmethod
-    def of(cls, fits: _Fits, model: Model) -> _Candidate:
+    def of(cls, fits: _Fits, model: Model, miss: float) -> _Candidate:
         """A model with the stiffness that explains held-out ties best."""
         choices = _STIFFNESS if model == "local" else (_FIRST_STIFFNESS,)
         away = fits.held_out(model, choices)
-        tried = [cls(model, k, found) for k, found in zip(choices, away, strict=True)]
+        tried = [cls(model, k, found, miss) for k, found in zip(choices, away, strict=True)]
         used = fits.ties.weight > 0
         return min(tried, key=lambda c: c.cost(used))
 
@@ -254,7 +271,24 @@ class _Candidate:
         """Mean squared distance in pixels, misses alike; what no block can tell is not counted."""
         if not which.any():
             return 0.0
-        return float(np.square(np.minimum(self.away[which], _MISS)).mean()) + _FLOOR**2
+        return float(self._squared(which).mean()) + _FLOOR**2
+
+    def beats(
+        self, simpler: _Candidate, which: NDArray[np.bool_], square: NDArray[np.intp]
+    ) -> bool:
+        """Whether it is clearly better, and on squares of blocks all over the image."""
+        if self.cost(which) >= _SIMPLER * simpler.cost(which):
+            return False
+        # Neighbours share what troubles them, a shadow or a changed quarter: one square, one say.
+        count = np.bincount(square[which])
+        total = np.bincount(square[which], simpler._squared(which) - self._squared(which))
+        gain = total[count > 0] / count[count > 0]
+        if len(gain) < 2:
+            return False
+        return bool(gain.mean() > _SURE * gain.std(ddof=1) / np.sqrt(len(gain)))
+
+    def _squared(self, which: NDArray[np.bool_]) -> FloatArray:
+        return np.asarray(np.square(np.minimum(self.away[which], self.miss)))
 
 
 def _length(vectors: PointArray) -> FloatArray:
