@@ -126,8 +126,9 @@ class Alignment:
         after: the same under the candidate motion, even when it was refused. They measure
             agreement at tie points; the true error between them is about twice as large.
         shift_px: length of the candidate motion at the centre of the image, in pixels.
-        tie_points: ties that made the candidate and that it explains.
-        held_out: ties that judged it.
+        tie_points: ties that the candidate explains.
+        held_out: ties that judged it. Each judged what was made without it, so that the same
+            ties may count in both.
         reason: one clause, why.
         ties: every tie point.
         reach: distance, in pixels, for which a tie point speaks.
