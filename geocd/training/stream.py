@@ -113,8 +113,10 @@ class PairStream(IterableDataset[Batch | GeocdError]):
                 except GeocdError as error:
                     if info is None:
                         raise
-                    # As a value: a loader would wrap it into the traceback of the worker.
-                    yield error
+                    # As a value: a loader would wrap it into the traceback of the worker. Alone:
+                    # what caused it may be an exception that cannot be pickled.
+                    error.__cause__ = error.__context__ = None
+                    yield error.with_traceback(None)
                     return
 
     def part_of(self, step: int, part: int) -> Batch:
