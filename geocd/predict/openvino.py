@@ -7,8 +7,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -179,12 +178,10 @@ class OpenVINOPredictor:
                 (len(before), len(self.card.change_classes), *before.shape[2:]), np.uint8
             )
 
-            def _work(turn: int) -> None:
-                for index in range(turn, len(before), len(lanes)):
-                    levels[index] = lanes[turn](before[index : index + 1], after[index : index + 1])
-
-            with ThreadPoolExecutor(len(lanes)) as pool:
-                list(pool.map(_work, range(min(len(lanes), len(before)))))
+            for first in range(0, len(before), len(lanes)):
+                wave = slice(first, first + len(lanes))
+                for index, level in enumerate(_side_by_side(lanes, before[wave], after[wave])):
+                    levels[first + index] = level
         return levels[..., :height, :width]
 
     def _ready(self, shape: tuple[int, int]) -> tuple[list[_Lane], int]:
@@ -212,12 +209,40 @@ class _Lane:
             for index in range(len(parts[0].outputs)):
                 rest.set_input_tensor(2 + index, front.get_output_tensor(index))
 
-    def __call__(self, *pair: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Levels (classes, H, W) of one pair, (1, bands, H, W) each."""
-        for request in self._requests:
-            request.infer({0: pair[0], 1: pair[1]})
-        levels: NDArray[np.uint8] = self._requests[-1].get_output_tensor(0).data[0]
+    def start(self, part: int, *pair: NDArray[np.uint8]) -> None:
+        """Set a part to work on one pair, (bands, H, W) each."""
+        request = self._requests[part]
+        for index, image in enumerate(pair):
+            request.get_input_tensor(index).data[0] = image
+        request.start_async()
+
+    def finish(self, part: int) -> NDArray[np.uint8]:
+        """Wait for a part; the levels (classes, H, W) if it is the last one."""
+        self._requests[part].wait()
+        levels: NDArray[np.uint8] = self._requests[part].get_output_tensor(0).data[0]
         return levels
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+
+def _side_by_side(
+    lanes: Sequence[_Lane], before: NDArray[np.uint8], after: NDArray[np.uint8]
+) -> Iterator[NDArray[np.uint8]]:
+    """Levels of as many pairs as there are lanes, or fewer.
+
+    One thread drives all lanes: two threads of Python inside OpenVINO at once have locked each
+    other out for good, each with one of the interpreter's lock and OpenVINO's.
+    """
+    busy = lanes[: len(before)]
+    for lane, *pair in zip(busy, before, after, strict=True):
+        lane.start(0, *pair)
+    for part in range(1, len(lanes[0])):
+        for lane, *pair in zip(busy, before, after, strict=True):
+            lane.finish(part - 1)
+            lane.start(part, *pair)
+    for lane in busy:
+        yield lane.finish(len(lane) - 1)
 
 
 # Pairs of a set are scored one after another, each with a predictor of its own: what was read and
