@@ -204,6 +204,8 @@ def test_a_run_that_is_stopped_leaves_nothing_and_says_so_by_its_code(tmp_path, 
         [sys.executable, "-m", "geocd_cli", "detect", *map(str, paths), "-o",
          str(tmp_path / "c.gpkg"), "--mask", str(tmp_path / "m.tif"), "--align", "off"],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # A shell's background jobs, and so their children, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not any(p.name.endswith(".scratch") for p in tmp_path.iterdir()):
