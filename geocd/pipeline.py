@@ -17,7 +17,7 @@ from geocd.align import Alignment, estimate, gray_reader
 from geocd.align.coverage import without_contradicted
 from geocd.align.radiometry import RADIOMETRY_OFF, Radiometry, estimate_radiometry
 from geocd.clock import Clock
-from geocd.config import NOT_OBSERVED, DetectConfig, thresholds_of
+from geocd.config import NOT_OBSERVED, DetectConfig, numbers_of, thresholds_of
 from geocd.errors import ConfigError, NotAlignedError, NothingObservedError
 from geocd.maps import (
     check_output,
@@ -31,7 +31,7 @@ from geocd.maps.stac import check_stac_output, write_stac
 from geocd.models.card import WeightsCard
 from geocd.models.files import find_weights, read_card
 from geocd.predict.backends import open_predictor
-from geocd.predict.first_look import FirstLook, half_window
+from geocd.predict.first_look import HINT, FirstLook, half_window
 from geocd.predict.flow import score_pieces
 from geocd.predict.memory import fit_batch
 from geocd.predict.predictor import Predictor
@@ -148,7 +148,8 @@ def _detect(
         config = config.with_batch(fit_batch(pair.grid.shape, card, config))
         side = config.tiling.tile_size
         window = (min(side, pair.grid.height), min(side, pair.grid.width))
-        predictor = _open_predictor(config, window)
+        grow = () if config.vectorize.grow is None else numbers_of(config.vectorize.grow)
+        predictor = _open_predictor(config, window, lowest=min(*values, *grow, 1.0))
     with clock.stage("align"):
         report("align", 0, 1)
         alignment = estimate(gray_reader(pair), pair.grid.shape, config=config.align)
@@ -286,14 +287,17 @@ def _normalise(pair: RasterPair, config: DetectConfig) -> Radiometry:
         return estimate_radiometry(reader.read_dates, pair.grid.shape)
 
 
-def _open_predictor(config: DetectConfig, window: tuple[int, int]) -> Predictor:
+def _open_predictor(config: DetectConfig, window: tuple[int, int], *, lowest: float) -> Predictor:
+    """The backend; ``lowest`` is the least score that is asked about."""
+
     def _open(window: tuple[int, int]) -> Predictor:
         return open_predictor(
             config.weights, window=window, config=config.predict, calibration=calibration_pairs
         )
 
     predictor = _open(window)
-    if not config.predict.first_look:
+    # A first look tells nothing apart below its own hint.
+    if not config.predict.first_look or lowest <= HINT:
         return predictor
     return FirstLook(predictor, _open(half_window(window)))
 

@@ -256,7 +256,10 @@ def test_a_point_brings_its_threshold_to_the_same_weights_and_settings(tmp_path)
     write_operating_point(_point(), tmp_path / "p.json")
     point = read_operating_point(tmp_path / "p.json")
     assert point == _point()
-    assert point.apply(OFF) == dataclasses.replace(OFF, threshold={"building": 0.2})
+    in_full = dataclasses.replace(OFF.predict, first_look=False)
+    assert point.apply(OFF) == dataclasses.replace(
+        OFF, threshold={"building": 0.2}, predict=in_full
+    )
     inputs_may_differ = dataclasses.replace(OFF, pixel_size=0.2, bands=(3, 2, 1))
     assert point.apply(inputs_may_differ).threshold == {"building": 0.2}
     with pytest.raises(OutputExistsError):

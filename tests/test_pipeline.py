@@ -470,3 +470,12 @@ def test_a_disk_that_fills_up_on_the_way_is_told_and_nothing_is_left(tmp_path, m
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     assert _left(tmp_path) == []
+
+
+@pytest.mark.parametrize(("threshold", "looks"), [(0.5, True), (0.05, False)])
+@pytest.mark.usefixtures("arithmetic")
+def test_a_threshold_that_a_first_look_cannot_tell_runs_every_window(tmp_path, threshold, looks):
+    before, after, _ = _painted()
+    config = dataclasses.replace(OFF, threshold=threshold)
+    result, _ = _run(tmp_path, _files(tmp_path, before, after), config)
+    assert ("first look" in result.backend) is looks

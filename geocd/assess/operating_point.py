@@ -45,7 +45,7 @@ class OperatingPoint:
         return json.dumps(content | {"sha256": _digest(content)}, indent=1)
 
     def apply(self, config: DetectConfig) -> DetectConfig:
-        """The same settings with this threshold.
+        """The same settings with this threshold, and every window run in full, as in the proof.
 
         Raises:
             OperatingPointError: the weights or the settings are others.
@@ -71,7 +71,8 @@ class OperatingPoint:
                 f"the operating point was proven with other settings: {'; '.join(different)}; run "
                 "with those, or calibrate with these"
             )
-        return replace(config, threshold={self.kind: self.threshold})
+        predict = replace(config.predict, first_look=False)
+        return replace(config, threshold={self.kind: self.threshold}, predict=predict)
 
 
 def settings_of(config: DetectConfig) -> dict[str, Any]:
