@@ -6,17 +6,15 @@ import dataclasses
 import json
 import math
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from geocd.errors import ConfigError
 from geocd.models.card import NONE
+from geocd.training.tables import config_from
 
-T = TypeVar("T")
 _BUNDLED = Path(__file__).parent / "recipes"
 
 
@@ -440,48 +438,6 @@ class Recipe:
         raise ConfigError(f"the step lies beyond the {self.steps} steps of the recipe")
 
 
-def _build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """A config class from a table of TOML, with its sub-tables; unknown keys are errors."""
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(table) - set(hints))
-    if unknown:
-        raise ConfigError(
-            f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(hints))}"
-        )
-    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """A value of TOML as a field wants it."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        # None is the default of such a field and cannot be written in TOML.
-        return _value(next(a for a in arguments if a is not type(None)), value, where)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} must be a table, got {value!r}")
-        return _build(typing.cast(type, hint), value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{where} must be a list, got {value!r}")
-        if arguments[-1] is not ... and len(value) != len(arguments):
-            raise ConfigError(f"{where} must have {len(arguments)} values, got {value!r}")
-        return tuple(_value(arguments[0], entry, where) for entry in value)
-    if origin is Literal and value not in arguments:
-        raise ConfigError(f"{where} must be one of {', '.join(arguments)}, got {value!r}")
-    if hint in (int, float) and type(value) not in (int, hint):
-        raise ConfigError(f"{where} must be a number, got {value!r}")
-    if hint is str and not isinstance(value, str):
-        raise ConfigError(f"{where} must be text, got {value!r}")
-    return value
-
-
 def bundled_recipes() -> list[str]:
     """Names of the recipes that come with geocd, sorted."""
     return sorted(p.stem for p in _BUNDLED.glob("*.toml"))
@@ -512,4 +468,4 @@ def load_recipe(path: Path) -> Recipe:
         table = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the recipe {path}: {error}") from None
-    return _build(Recipe, table, str(path))
+    return config_from(Recipe, table, str(path))
