@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import geopandas
+import numpy as np
+import shapely
+
 from geocd.archive.header import Source, stamp_of
 from geocd.errors import InputError
+from geocd.maps.stac import asset_of, moment_of, place_of
+from geocd.outputs import replacing
 
 _FOLLOWED = ("child", "item", "items")
 
@@ -91,3 +97,73 @@ def _raster_asset(assets: dict[str, Any]) -> dict[str, Any] | None:
         found: dict[str, Any] = assets["visual"]
         return found
     return next(iter(rasters.values()), None)
+
+
+def collection_of(
+    path: Path, footprint: geopandas.GeoDataFrame, *, assets: Mapping[str, Path],
+    record: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """A STAC 1.1.0 collection of the merged results of an archive, JSON-ready.
+
+    Its extents tell of the whole first, then of each pair of dates, as the standard has it.
+
+    Args:
+        path: where the collection will lie; links to assets are relative to it.
+        footprint: what was compared: polygons in any CRS, with ``before_date`` and
+            ``after_date`` (ISO date, month or year); as many rows for a pair as it has.
+        assets: outputs by role, such as "changes", "history" and "scores-PAIR".
+        record: what made them; its ``weights`` are told.
+    """
+    dates = footprint[["before_date", "after_date"]].astype("string")
+    keys = [dates[name].fillna("") for name in dates]
+    parts = [footprint, *(rows for _, rows in footprint.groupby(keys, sort=True))]
+    if len(parts) == 2:
+        parts = parts[:1]
+    weights = dict(record.get("weights", {}))
+    collection: dict[str, Any] = {
+        "type": "Collection",
+        "stac_version": "1.1.0",
+        "stac_extensions": [],
+        "id": path.stem,
+        "title": "Change over an archive",
+        "description": "What changed between the dates of an archive of surveys, found by geocd.",
+        "license": "other",
+        "extent": {
+            "spatial": {"bbox": [_box_of(part) for part in parts]},
+            "temporal": {"interval": [_interval_of(part) for part in parts]},
+        },
+        "links": [],
+        "assets": {role: asset_of(file, path.parent, role) for role, file in assets.items()},
+    }
+    if weights:
+        collection["summaries"] = {"geocd:weights": [weights]}
+    return collection
+
+
+def write_collection(
+    path: Path, footprint: geopandas.GeoDataFrame, *, assets: Mapping[str, Path],
+    record: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Write a STAC collection; see `collection_of`. Atomic.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    collection = collection_of(path, footprint, assets=assets, record=record)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(collection, indent=1))
+
+
+def _box_of(footprint: geopandas.GeoDataFrame) -> list[float]:
+    """West, south, east and north of all rows, in degrees."""
+    parts = shapely.get_parts(shapely.union_all(np.asarray(footprint.geometry, dtype=object)))
+    polygons = [part for part in parts if part.geom_type == "Polygon"]
+    whole = geopandas.GeoDataFrame(geometry=[shapely.MultiPolygon(polygons)], crs=footprint.crs)
+    box: list[float] = place_of(whole)["bbox"]
+    return box
+
+
+def _interval_of(footprint: geopandas.GeoDataFrame) -> list[str | None]:
+    first, last = (footprint[f"{role}_date"].dropna().astype(str) for role in ("before", "after"))
+    return [moment_of(first.min()) if len(first) else None,
+            moment_of(last.max()) if len(last) else None]  # fmt: skip

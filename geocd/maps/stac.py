@@ -22,6 +22,7 @@ _MEDIA_TYPES = {
     ".parquet": "application/vnd.apache.parquet",
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
     ".html": "text/html",
+    ".vrt": "application/xml",
 }
 _DECIMALS = 7
 """Of degrees: a centimetre."""
@@ -40,10 +41,10 @@ def stac_item(
         assets: outputs by role, such as "changes" and "scores".
         record: what made them.
     """
-    place = None if footprint.crs is None else _place(footprint)
+    place = None if footprint.crs is None else place_of(footprint)
     created = str(record.get("created", datetime.now(UTC).isoformat(timespec="seconds")))
     dates = [footprint[f"{role}_date"].iloc[0] for role in ("before", "after")]
-    known = [_moment(str(date)) for date in dates if isinstance(date, str)]
+    known = [moment_of(str(date)) for date in dates if isinstance(date, str)]
     item: dict[str, Any] = {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -51,14 +52,14 @@ def stac_item(
         "id": path.stem,
         "geometry": None,
         "properties": {
-            "datetime": None if len(known) == 2 else (known or [_moment(created)])[-1],
-            "created": _moment(created),
+            "datetime": None if len(known) == 2 else (known or [moment_of(created)])[-1],
+            "created": moment_of(created),
             "title": "Change between two images",
             "geocd:observed": round(float(footprint["observed"].iloc[0]), 6),
             "geocd:weights": dict(record.get("weights", {})),
         },
         "links": [],
-        "assets": {role: _asset(file, path.parent, role) for role, file in assets.items()},
+        "assets": {role: asset_of(file, path.parent, role) for role, file in assets.items()},
     }
     if place is not None:
         item |= place
@@ -67,8 +68,8 @@ def stac_item(
     return item
 
 
-def _place(footprint: geopandas.GeoDataFrame) -> dict[str, Any]:
-    """Geometry and box of the extent, as RFC 7946 has them."""
+def place_of(footprint: geopandas.GeoDataFrame) -> dict[str, Any]:
+    """Geometry and box of the first row of a layer, as RFC 7946 has them."""
     shape, box = cut_at_antimeridian(to_lonlat(footprint).geometry.iloc[0])
     shape = shapely.orient_polygons(shapely.set_precision(shape, _STEP))
     if len(shapely.get_parts(shape)) == 1:
@@ -79,7 +80,8 @@ def _place(footprint: geopandas.GeoDataFrame) -> dict[str, Any]:
     }
 
 
-def _asset(file: Path, folder: Path, role: str) -> dict[str, Any]:
+def asset_of(file: Path, folder: Path, role: str) -> dict[str, Any]:
+    """A file as an asset, its link relative to the folder of the item where it lies below."""
     try:
         href = f"./{file.resolve().relative_to(folder.resolve()).as_posix()}"
     except ValueError:  # on another branch of the tree
@@ -89,7 +91,7 @@ def _asset(file: Path, folder: Path, role: str) -> dict[str, Any]:
     return asset if media is None else asset | {"type": media}
 
 
-def _moment(date: str) -> str:
+def moment_of(date: str) -> str:
     """A moment in UTC as RFC 3339 writes it; a year, a month or a day is told by its beginning."""
     if len(date) < 10:
         date += "-01-01"[len(date) - 4 :]
