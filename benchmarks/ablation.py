@@ -4,8 +4,9 @@
 
 Every variant starts from ImageNet, trains for the same few steps with the same seed, and is
 evaluated on real pairs that no run saw, read at one scale, at a threshold of 0.5 and at the best
-one. The runs are short: they rank the parts for the first minutes of training, with a spread of
-a few points from seed to seed (`--seeds`). A run that was stopped goes on.
+one. Two variants fuse the dates in another way. The runs are short: they rank the parts for the
+first minutes of training, with a spread of a few points from seed to seed (`--seeds`). A run that
+was stopped goes on.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import geocd
+from geocd.models import registry
+from geocd.models.network import ChangeNetwork
+from geocd.models.siam_nested_lite import SiamNestedLite
 from geocd.training.fit import Trainer
 from geocd.training.recipe import Recipe, Stage, ValidationConfig, find_recipe, load_recipe
 
@@ -50,6 +56,24 @@ def _with(part: str, **values: object) -> Callable[[Recipe], Recipe]:
     return change
 
 
+class _DifferenceAlone(SiamNestedLite):
+    """The dates meet as their difference; half of the maps is empty, so that the cost is equal."""
+
+    @staticmethod
+    def meet(a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat([(a - b).abs(), torch.zeros_like(a)], dim=1)
+
+
+class _Stacked(SiamNestedLite):
+    """The dates are stacked, as in FC-Siam-conc; their order matters."""
+
+    symmetric = False
+
+    @staticmethod
+    def meet(a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat([a, b], dim=1)
+
+
 VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "the recipe": lambda recipe: recipe,
     "no segmentation of dates": _with("loss", auxiliary=0.0),
@@ -64,7 +88,26 @@ VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "no roads pasted, none removed": _without("road_paste", "road_removal"),
     "encoder not pretrained": _with("network", initial="random"),
     "decoder of half the width": _with("network", width=16),
+    "dates meet as their difference alone": lambda recipe: recipe,
+    "dates stacked": lambda recipe: recipe,
 }
+FUSIONS: dict[str, type[ChangeNetwork]] = {
+    "dates meet as their difference alone": _DifferenceAlone,
+    "dates stacked": _Stacked,
+}
+"""What stands in for the default network in some variants."""
+
+
+@contextmanager
+def fusion(name: str) -> Iterator[None]:
+    """The default network as the variant wants it, for the time of the block."""
+    known = registry._NETWORKS
+    usual = known["siam-nested-lite"]
+    known["siam-nested-lite"] = FUSIONS.get(name, usual)
+    try:
+        yield
+    finally:
+        known["siam-nested-lite"] = usual
 
 
 def variant(change: Callable[[Recipe], Recipe], name: str, seed: int, steps: int) -> Recipe:
@@ -101,12 +144,13 @@ def main() -> None:
         found: dict[str, list[tuple[float, float]]] = {s: [] for s in SETS}
         for seed in options.seeds:
             recipe = variant(change, name, seed, options.steps)
-            trainer = Trainer(recipe, options.data, options.out / recipe.name, workers=1)
-            trainer.resume()
-            trainer.run()
-            weights = str(trainer.export())
-            for s in SETS:
-                found[s].append(score(options.data, s, weights))
+            with fusion(name):
+                trainer = Trainer(recipe, options.data, options.out / recipe.name, workers=1)
+                trainer.resume()
+                trainer.run()
+                weights = str(trainer.export())
+                for s in SETS:
+                    found[s].append(score(options.data, s, weights))
         cells = [
             f"{statistics.mean(f for f, _ in found[s]):.3f} "
             f"({statistics.mean(b for _, b in found[s]):.3f})"

@@ -169,20 +169,24 @@ class SiamNestedLite(ChangeNetwork):
         assert self.head.bias is not None
         nn.init.constant_(self.head.bias, -2.2)
 
+    @staticmethod
+    def meet(a: Tensor, b: Tensor) -> Tensor:
+        """Both dates (B, C, H, W) as one map (B, 2 C, H, W) that knows no order of them."""
+        return torch.cat([(a - b).abs(), a + b], dim=1)
+
     def decode(self, before: Tensor, after: Tensor, maps: list[Tensor]) -> Tensor:
         """Logits (B, classes, H, W) from the images and their encoder maps."""
         rows = []
         for fuse, both in zip(self.fuse, maps, strict=True):
             a, b = both.chunk(2)  # (B, C, H/s, W/s) each
-            rows.append([fuse(torch.cat([(a - b).abs(), a + b], dim=1))])
+            rows.append([fuse(self.meet(a, b))])
         for j in range(1, self.levels):
             for i in range(self.levels - j):
                 below = F.interpolate(rows[i + 1][j - 1], scale_factor=2.0, mode="nearest")
                 rows[i].append(self.node[f"{i}_{j}"](torch.cat([*rows[i], below], dim=1)))
         out = self.narrow(self.attention(rows[0][1:]))  # (B, 24, H/2, W/2)
         out = F.interpolate(out, scale_factor=2.0, mode="bilinear", align_corners=False)
-        pixels = torch.cat([(before - after).abs(), before + after], dim=1)
-        out = self.full(torch.cat([out, pixels], dim=1))  # (B, 24, H, W)
+        out = self.full(torch.cat([out, self.meet(before, after)], dim=1))  # (B, 24, H, W)
         logits: Tensor = self.head(out)
         return logits
 
