@@ -67,9 +67,7 @@ class Job:
     @property
     def grid(self) -> Grid:
         """The pixels that the unit answers for."""
-        crs = CRS.from_user_input(self.unit["crs"])
-        transform = Affine(*self.unit["transform"])
-        return Grid(crs, transform, int(self.unit["height"]), int(self.unit["width"]))
+        return core_grid(self.unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +88,12 @@ class Outcome:
     outputs: Mapping[str, int] = dataclasses.field(default_factory=dict)
     changes: int = 0
     seconds: float = 0.0
+
+
+def core_grid(unit: Mapping[str, Any]) -> Grid:
+    """The pixels that a unit, a row of a plan, answers for."""
+    crs, transform = CRS.from_user_input(unit["crs"]), Affine(*unit["transform"])
+    return Grid(crs, transform, int(unit["height"]), int(unit["width"]))
 
 
 def settings_hash(config: DetectConfig) -> str:
@@ -128,12 +132,12 @@ def do_unit(job: Job) -> Outcome:
     begun = time.monotonic()
     sides = {role: json.loads(job.unit[role]) for role in ("before", "after")}
     for side in sides.values():
-        _check_tiles(side)
+        check_tiles(side)
     # A name of its own: a worker that was given up may still be writing.
     work = Path(job.folder) / WORK / job.name / f"{os.getpid()}-{secrets.token_hex(4)}"
     work.mkdir(parents=True)
     try:
-        _write_inputs(job, sides, work)
+        write_inputs(job.unit, sides, work)
         try:
             outputs, changes = _detect(job, sides, work)
         except (NoOverlapError, NothingObservedError) as error:
@@ -145,7 +149,12 @@ def do_unit(job: Job) -> Outcome:
     return Outcome("done", None, outputs, changes, time.monotonic() - begun)
 
 
-def _check_tiles(side: Mapping[str, Any]) -> None:
+def check_tiles(side: Mapping[str, Any]) -> None:
+    """Refuse a date of a unit whose tiles are not those that were planned with.
+
+    Raises:
+        InputError: a tile has vanished or was altered.
+    """
     for path, digest, size, *_ in side["tiles"]:
         if size is None:
             continue
@@ -157,10 +166,16 @@ def _check_tiles(side: Mapping[str, Any]) -> None:
             raise InputError(f"{path} was altered since the plan was made; index and plan again")
 
 
-def _write_inputs(job: Job, sides: Mapping[str, Any], work: Path) -> None:
-    """Both dates as virtual rasters of what the unit sees."""
-    before, after = int(job.unit["margin_before"]), int(job.unit["margin_after"])
-    grid = job.grid
+def write_inputs(unit: Mapping[str, Any], sides: Mapping[str, Any], work: Path) -> None:
+    """Write both dates as virtual rasters of what a unit sees, before.vrt and after.vrt.
+
+    Args:
+        unit: row of a plan.
+        sides: its dates, decoded, by role.
+        work: folder to write to.
+    """
+    before, after = int(unit["margin_before"]), int(unit["margin_after"])
+    grid = core_grid(unit)
     seen = grid.crop(slice(-before, grid.height + after), slice(-before, grid.width + after))
     _write_side(sides["before"], seen, work / "before.vrt")
     crs = CRS.from_user_input(sides["after"]["crs"])

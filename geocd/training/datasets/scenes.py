@@ -64,8 +64,7 @@ class SceneAccess:
             self.scenes = open_pair(pair.before, pair.after, channels=3, bands=pair.bands,
                                     gsd=pair.gsd, area=pair.area)  # fmt: skip
             self.grid = self.scenes.grid
-            kind = _VectorLabel if pair.is_vector else _RasterLabel
-            self._label: _Label = kind(pair, coding, self.grid)
+            self._label = open_label(pair, coding, self.grid)
         self._reader = self.scenes.reader()
 
     @property
@@ -105,15 +104,32 @@ class SceneAccess:
         self._label.close()
 
 
-class _Label(Protocol):
+class Label(Protocol):
     """A label on the grid of its pair; unknown pixels hold the value of 'no change'."""
 
     @property
-    def lossy(self) -> bool: ...
+    def lossy(self) -> bool:
+        """Compression has blurred the values."""
+        ...
 
-    def read(self, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]: ...
+    def read(self, rows: slice, cols: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Values (h, w) of a window, and where there are any."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give files back."""
+        ...
+
+
+def open_label(pair: GeoreferencedPair, coding: LabelCoding, grid: Grid) -> Label:
+    """The label of a pair, polygons or a raster, on a grid.
+
+    Raises:
+        DamagedSampleError: it cannot be read.
+        DatasetError: it does not fit the grid or the coding.
+    """
+    kind = _VectorLabel if pair.is_vector else _RasterLabel
+    return kind(pair, coding, grid)
 
 
 class _RasterLabel:
