@@ -22,6 +22,7 @@ from geocd.align import (
     open_for_alignment,
     refuse_input,
 )
+from geocd.align.measurement import alignment_record, grid_record
 from geocd.config import AlignConfig
 from geocd.errors import ConfigError, GeocdError, OutputError
 from geocd.maps.residuals import residual_picture
@@ -74,16 +75,21 @@ class Coregistered:
         arrow = f" -> {self.output}" if self.output is not None else ", nothing written"
         return f"{self.after}: {self.alignment}{arrow}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the tie points, ready for JSON."""
+    def to_dict(self, *, ties: bool = False) -> dict[str, Any]:
+        """Everything, ready for JSON.
+
+        Args:
+            ties: the tie points, too, so that `read_measurement` reads the record.
+        """
+        told = alignment_record if ties else Alignment.to_dict
         return {
             "after": self.after,
             "outcome": self.outcome,
             "output": None if self.output is None else str(self.output),
             "error": self.error,
-            "alignment": None if self.alignment is None else self.alignment.to_dict(),
-            "reading_grid": None if self.grid is None else _grid_dict(self.grid),
-            "output_grid": None if self.written is None else _grid_dict(self.written),
+            "alignment": None if self.alignment is None else told(self.alignment),
+            "reading_grid": None if self.grid is None else grid_record(self.grid),
+            "output_grid": None if self.written is None else grid_record(self.written),
             "covered": None if self.covered is None else round(self.covered, 4),
         }
 
@@ -112,10 +118,10 @@ class CoregisterResult:
         return "\n".join(lines if len(lines) == 1 else [*lines, self.totals()])
 
     def to_dict(self, config: AlignConfig) -> dict[str, Any]:
-        """Everything but the tie points, ready for JSON."""
+        """Everything, ready for JSON."""
         return {
             "before": self.before,
-            "files": [file.to_dict() for file in self.files],
+            "files": [file.to_dict(ties=True) for file in self.files],
             "counts": dict(self.counts),
             "config": asdict(config),
             "versions": library_versions(),
@@ -302,14 +308,9 @@ def _refuse_shared(inputs: list[str], outputs: list[Path]) -> None:
 def _json_text(record: dict[str, Any]) -> str:
     """JSON for people: one line a field, but numbers of a list in one line."""
     text = json.dumps(record, indent=1)
-    return re.sub(r"\[[-+.\deE,\s]*\]", lambda found: "".join(found[0].split()), text) + "\n"
-
-
-def _grid_dict(grid: Grid) -> dict[str, Any]:
-    return {
-        "crs": None if grid.crs is None else grid.crs.to_string(),
-        "transform": [float(v) for v in grid.transform[:6]],
-        "height": grid.height,
-        "width": grid.width,
-        "gsd_m": grid.gsd(),
-    }
+    return (
+        re.sub(
+            r'\[(?:[-+.\deE,\s]|null|"[a-z-]*")*\]', lambda found: "".join(found[0].split()), text
+        )
+        + "\n"
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from rasterio.enums import Resampling
 from geocd import outputs
 from geocd.align import Alignment, estimate, gray_reader
 from geocd.align.coverage import without_contradicted
+from geocd.align.measurement import Measurement, read_measurement
 from geocd.align.radiometry import RADIOMETRY_OFF, Radiometry, estimate_radiometry
 from geocd.clock import Clock
 from geocd.config import NOT_OBSERVED, DetectConfig, numbers_of, thresholds_of
@@ -37,7 +39,7 @@ from geocd.predict.memory import fit_batch
 from geocd.predict.predictor import Predictor
 from geocd.provenance import describe_input, provenance
 from geocd.rasters.grid import Grid
-from geocd.rasters.pair import RasterPair, open_pair
+from geocd.rasters.pair import Lattice, RasterPair, open_pair
 from geocd.rasters.scene import Sampler, Scene
 from geocd.rasters.write import RowWriter, bounded_cache, write_cog
 from geocd.report import check_report, write_report
@@ -73,6 +75,7 @@ def detect(
     dates: tuple[str | None, str | None] = (None, None),
     footprints: str | Path | None = None,
     stac: str | Path | None = None,
+    alignment: str | Path | None = None,
     config: DetectConfig | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -94,6 +97,8 @@ def detect(
         footprints: vector file of known buildings, for the column ``relation``; see
             ``vectorize.relation.relate``.
         stac: STAC item to write, .json.
+        alignment: what `measure` or the report of ``geocd.coregister`` says of this pair, or of
+            one that it is a part of, instead of measuring it here.
         config: every setting; see ``DetectConfig``.
         overwrite: replace existing outputs.
         progress: called with the stage, the steps done and the steps in all.
@@ -108,7 +113,7 @@ def detect(
     targets = _targets(output, mask, scores, stac, overwrite=overwrite)
     pages = {} if report is None else {"report": Path(report)}
     projects = {} if qgis_project is None else {"QGIS project": Path(qgis_project)}
-    _refuse_shared_paths(targets | pages | projects, [before, after, aoi])
+    _refuse_shared_paths(targets | pages | projects, [before, after, aoi, alignment])
     for path in pages.values():
         check_report(path, overwrite=overwrite)
     for path in projects.values():
@@ -117,6 +122,7 @@ def detect(
         result = _detect(
             before, after, targets, area=None if aoi is None else Path(aoi), config=config,
             dates=dates, footprints=None if footprints is None else Path(footprints),
+            measured=None if alignment is None else Path(alignment),
             report=progress or (lambda stage, done, total: None),
         )  # fmt: skip
     for path in pages.values():
@@ -131,7 +137,7 @@ def detect(
 def _detect(
     before: str | Path, after: str | Path, targets: dict[str, Path], *, area: Path | None,
     config: DetectConfig, dates: tuple[str | None, str | None], footprints: Path | None,
-    report: Progress,
+    measured: Path | None, report: Progress,
 ) -> DetectResult:  # fmt: skip
     """``detect``, once its outputs are known to be writable."""
     clock, busy = Clock(), Clock()
@@ -140,11 +146,8 @@ def _detect(
         classes = card.change_classes
         values = thresholds_of(config.threshold, classes, card.thresholds)
         thresholds = dict(zip(classes, values, strict=True))
-        pair = open_pair(
-            before, after, channels=len(card.bands), gsd_range=card.gsd,
-            bands=config.bands, gsd=config.gsd, pixel_size=config.pixel_size,
-            area=area,
-        )  # fmt: skip
+        known = None if measured is None else _known(measured, config)
+        pair = _open_pair(before, after, card, config, area=area, known=known)
         config = config.with_batch(fit_batch(pair.grid.shape, card, config))
         side = config.tiling.tile_size
         window = (min(side, pair.grid.height), min(side, pair.grid.width))
@@ -152,20 +155,22 @@ def _detect(
         predictor = _open_predictor(config, window, lowest=min(*values, *grow, 1.0))
     with clock.stage("align"):
         report("align", 0, 1)
-        alignment = estimate(gray_reader(pair), pair.grid.shape, config=config.align)
+        found = _measured(pair, config, known)
+        alignment, radiometry = found.alignment_on(pair.grid), found.radiometry or RADIOMETRY_OFF
         _refuse_unproven(alignment, config)
-        pair = pair.with_motion(alignment.motion)
-        radiometry = _normalise(pair, config)
-        pair = replace(pair, tables=radiometry.tables())
+        pair = found.applied_to(pair)
         unaligned = 0.0
         if config.unaligned == "mask":
-            pair, unaligned = without_contradicted(pair, alignment)
+            pair, unaligned = without_contradicted(pair, found)
         report("align", 1, 1)
     dates = dates[0] or pair.before.date, dates[1] or pair.after.date
     record = _record(pair, card, config, alignment, dates)
     # A score raster is traced again by its own record: what its bands are, and the thresholds.
     record["thresholds"] = thresholds
     record["radiometry"] = radiometry.to_dict()
+    if measured is not None:
+        digest = hashlib.sha256(measured.read_bytes()).hexdigest()
+        record["measurement"] = {"name": measured.name, "sha256": digest}
     # The motion acts on the pixels of this grid: whoever draws the pair again needs both.
     record["alignment"]["grid_transform"] = [float(v) for v in pair.grid.transform[:6]]
     with ExitStack() as stack:
@@ -278,6 +283,66 @@ def _refuse_unproven(alignment: Alignment, config: DetectConfig) -> None:
             f"alignment is required, and none could be proven: {alignment.reason}; look at the "
             "pair, or run with --align auto to go on without"
         )
+
+
+def measure(
+    before: str | Path, after: str | Path, output: str | Path, *,
+    config: DetectConfig | None = None, made_by: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Measurement:  # fmt: skip
+    """Measure of a pair what `detect` would, and write it for ``detect(alignment=...)``.
+
+    Args:
+        before: as for `detect`.
+        after: likewise.
+        output: .json.
+        config: as for `detect`.
+        made_by: what else the file is to tell.
+        overwrite: replace an existing output.
+
+    Raises:
+        GeocdError: and its kinds; see ``geocd.errors``.
+    """
+    config, target = config or DetectConfig(), Path(output)
+    outputs.check_writable(target, overwrite=overwrite)
+    with bounded_cache():
+        card = read_card(find_weights(config.weights))
+        pair = _open_pair(before, after, card, config)
+        found = _measured(pair, config, None)
+    found.write(target, made_by=made_by or {})
+    return found
+
+
+def _open_pair(
+    before: str | Path, after: str | Path, card: WeightsCard, config: DetectConfig, *,
+    area: Path | None = None, known: Measurement | None = None,
+) -> RasterPair:  # fmt: skip
+    tiling = config.tiling
+    step = tiling.tile_size - tiling.overlap
+    lattice = None if known is None else Lattice(known.grid, tiling.tile_size, step)
+    return open_pair(
+        before, after, channels=len(card.bands), gsd_range=card.gsd, bands=config.bands,
+        gsd=config.gsd, pixel_size=config.pixel_size, area=area, lattice=lattice,
+    )  # fmt: skip
+
+
+def _known(path: Path, config: DetectConfig) -> Measurement:
+    found = read_measurement(path)
+    if config.align.mode == "off" and found.alignment.status != "off":
+        raise ConfigError(
+            f"alignment is off, and {path} holds one that would be applied; leave out either"
+        )
+    return found
+
+
+def _measured(pair: RasterPair, config: DetectConfig, known: Measurement | None) -> Measurement:
+    """What is known of the pair, and what is not known measured."""
+    found = known or Measurement(
+        pair.grid, estimate(gray_reader(pair), pair.grid.shape, config=config.align)
+    )
+    if found.radiometry is None:
+        found = replace(found, radiometry=_normalise(found.applied_to(pair), config))
+    return replace(found, stretches=found.stretches or pair.stretches)
 
 
 def _normalise(pair: RasterPair, config: DetectConfig) -> Radiometry:

@@ -20,6 +20,7 @@ from PIL import Image
 from report_samples import BOXES, NORTH_UP, UTM, change_frame, paint_run, record
 
 from geocd.align import Motion
+from geocd.align.measurement import motion_of
 from geocd.config import ReportConfig
 from geocd.errors import (
     ConfigError,
@@ -40,7 +41,6 @@ from geocd.report.images import (
     encode_overview,
     thumbnails,
 )
-from geocd.report.motion import motion_of
 from geocd.report.observed import observed_in_map
 from geocd.report.shapes import encode_rings, polygons_in_pixels, windows_around
 from geocd.testing import paint_scene, write_raster

@@ -87,6 +87,7 @@ from geocd_cli.running import running
 @options.dates
 @options.footprints
 @options.stac
+@options.alignment
 @options.qgis_project
 @options.overwrite
 @options.quiet
@@ -120,6 +121,7 @@ def detect(
     after_date: str | None,
     footprints: Path | None,
     stac: Path | None,
+    alignment: Path | None,
     qgis_project: Path | None,
     overwrite: bool,
     quiet: bool,
@@ -170,6 +172,7 @@ def detect(
         dates=(before_date, after_date),
         footprints=footprints,
         stac=stac,
+        alignment=alignment,
         qgis_project=qgis_project,
         overwrite=overwrite,
         progress=StageProgress(quiet=quiet),

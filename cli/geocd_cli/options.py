@@ -108,6 +108,11 @@ stac = click.option(
     "--stac", type=click.Path(path_type=Path), metavar="ITEM.JSON",
     help="Also write a STAC item that describes the outputs.",
 )  # fmt: skip
+alignment = click.option(
+    "--alignment", type=click.Path(path_type=Path), metavar="ALIGN.JSON",
+    help="What geocd align --report wrote for this pair, or for one that it is a part of: it is "
+    "applied, and nothing is measured.",
+)  # fmt: skip
 qgis_project = click.option(
     "--qgis-project", type=click.Path(path_type=Path), metavar="PROJECT.QGZ",
     help="Also write a QGIS project: both images, the rasters, the polygons, and bookmarks of the "

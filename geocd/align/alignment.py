@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 
 from geocd.align.field import Motion, PointArray
@@ -40,6 +41,10 @@ class Residuals:
             return None
         rmse = np.sqrt(np.mean(np.square(distances)))
         return cls(float(np.median(distances)), float(rmse), float(np.percentile(distances, 90)))
+
+    def scaled(self, factor: float) -> Residuals:
+        """The same distances in other pixels."""
+        return Residuals(self.median * factor, self.rmse * factor, self.p90 * factor)
 
     def to_dict(self) -> dict[str, float]:
         """The three numbers, ready for JSON."""
@@ -95,6 +100,18 @@ class TiePoints:
     def believed(self) -> NDArray[np.bool_]:
         """True where a tie point is no outlier, shape (n,)."""
         return np.asarray(self.role != OUTLIER, dtype=np.bool_)
+
+    def seen_from(self, place: Affine) -> TiePoints:
+        """The same ties in pixels of another grid; see ``Alignment.seen_from``."""
+        scale = np.array([place.a, place.e])
+        factor = _shrinking(place)
+        return replace(
+            self,
+            position=(self.position - np.array([place.c, place.f])) / scale,
+            displacement=self.displacement / scale,
+            residual_before=self.residual_before * factor,
+            residual_after=self.residual_after * factor,
+        )
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """A table: col, row, dx, dy, residual_before, residual_after, role, score."""
@@ -156,6 +173,23 @@ class Alignment:
     def residual_after_px(self) -> float | None:
         """Median residual under the candidate motion, in pixels."""
         return None if self.after is None else self.after.median
+
+    def seen_from(self, place: Affine) -> Alignment:
+        """The same alignment in pixels of another grid over the same ground.
+
+        Args:
+            place: from (col, row) of the other grid to those of this one; it moves and scales.
+        """
+        factor = _shrinking(place)
+        return replace(
+            self,
+            motion=self.motion if self.motion.is_identity else self.motion.seen_from(place),
+            before=None if self.before is None else self.before.scaled(factor),
+            after=None if self.after is None else self.after.scaled(factor),
+            shift_px=None if self.shift_px is None else self.shift_px * factor,
+            ties=self.ties.seen_from(place),
+            reach=self.reach * factor,
+        )
 
     def misregistration(self, points: PointArray) -> NDArray[np.float64]:
         """Residual near points once the verdict is carried out, in pixels, shape (n,).
@@ -233,6 +267,11 @@ _MODEL_WORDS = {
     "affine": "affine map",
     "local": "local field",
 }
+
+
+def _shrinking(place: Affine) -> float:
+    """Pixels of the grid that ``place`` starts from, to one of the grid that it leads to."""
+    return float(1 / np.sqrt(place.a * place.e))
 
 
 def _distances(a: PointArray, b: PointArray) -> NDArray[np.float64]:

@@ -7,10 +7,12 @@ from typing import Any, Final
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
 from geocd.align.alignment import Alignment
 from geocd.align.field import PointArray
+from geocd.align.measurement import Measurement
 from geocd.errors import NothingObservedError
 from geocd.rasters.pair import RasterPair
 
@@ -23,14 +25,23 @@ _CHUNK: Final = 1 << 14
 """Cells that are looked at together."""
 
 
-def without_contradicted(pair: RasterPair, alignment: Alignment) -> tuple[RasterPair, float]:
+def without_contradicted(pair: RasterPair, found: Measurement) -> tuple[RasterPair, float]:
     """The pair without ``contradicted_ground``, and the share of its grid that this is, 0..1.
+
+    Args:
+        pair: the pair, or a part of it.
+        found: what was measured of all of it.
 
     Raises:
         NothingObservedError: nothing is left.
     """
-    ground = contradicted_ground(alignment, pair.grid.shape)
-    share = ground.area / (pair.grid.height * pair.grid.width)
+    alignment, (height, width) = found.alignment, pair.grid.shape
+    place = ~found.place_of(pair.grid)
+    ground = affine_transform(
+        contradicted_ground(alignment, found.grid.shape),
+        [place.a, place.b, place.d, place.e, place.c, place.f],
+    )
+    share = shapely.intersection(ground, shapely.box(0, 0, width, height)).area / (height * width)
     if share == 1:
         raise NothingObservedError(
             f"tie points contradict the alignment everywhere: {alignment.reason}; check that the "

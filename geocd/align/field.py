@@ -163,7 +163,10 @@ class Motion:
         if self.field is not None:
             found["field"] = {
                 "knots": [float(v) for v in self.knots[:6]],
-                "displacement": np.round(self.field.astype(np.float64), 4).tolist(),
+                # Nine digits tell every number of 32 bits from its neighbours.
+                "displacement": [
+                    [[float(f"{v:.9g}") for v in point] for point in row] for row in self.field
+                ],
             }
         return found
 

@@ -28,8 +28,18 @@ from geocd.rasters.warp import PixelMotion, place_through
 _SQUARE_ENOUGH = 1.2
 """Pixels whose sides differ by less than this ratio are read as they are."""
 
+_DISTORTION = 0.02
+"""Share by which the pixels of one ground sample distance may differ within a pair."""
+
+_ROUNDING = 1e-4
+"""Pixels that are rounding of transforms."""
+
 _LARGEST_ENLARGEMENT = 2.0
 """How many times finer than its pixels an image is read, unless a distance is asked for."""
+
+
+Stretches = tuple[tuple[float, float], tuple[float, float]]
+"""Values that become 0 and 255, before and after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,53 @@ class PairWindow:
     after: NDArray[np.uint8]
     seen: NDArray[np.bool_]
     valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """The pixels and windows of a pair, on which a part of it is read like all of it.
+
+    Attributes:
+        grid: reading grid of the whole pair, where its windows begin.
+        tile: side of a window, in pixels.
+        step: pixels from one window to the next.
+    """
+
+    grid: Grid
+    tile: int
+    step: int
+
+    def fits(self, part: Grid) -> bool:
+        """Whether a part would be read in pixels as large, but for what a projection distorts."""
+        sizes = zip(part.pixel_size, self.grid.pixel_size, strict=True)
+        return part.crs == self.grid.crs and all(
+            abs(mine / theirs - 1) < _DISTORTION for mine, theirs in sizes
+        )
+
+    def over(self, part: Grid) -> Grid:
+        """The pixels that cover a part, in its CRS."""
+        t = ~self.grid.transform @ part.transform
+        rows, cols = (t.f, t.e * part.height + t.f), (t.c, t.a * part.width + t.c)
+        span = (
+            slice(math.floor(low + _ROUNDING), math.ceil(high - _ROUNDING))
+            for low, high in (rows, cols)
+        )
+        return self.grid.crop(*span)
+
+    def whole_windows(self, part: Grid) -> Grid:
+        """A part, extended so that its windows are some of those of the pair."""
+        t = ~self.grid.transform @ part.transform
+        row, col = round(t.f), round(t.c)
+        if (row, col, *part.shape) == (0, 0, *self.grid.shape):
+            return part
+        above, left = row % self.step, col % self.step
+        height, width = (
+            max(0, math.ceil((side - self.tile) / self.step)) * self.step + self.tile
+            for side in (part.height + above, part.width + left)
+        )
+        if (above, left, height, width) == (0, 0, *part.shape):
+            return part
+        return part.crop(slice(-above, height - above), slice(-left, width - left))
 
 
 @dataclass(frozen=True)
@@ -70,7 +127,7 @@ class RasterPair:
     grid: Grid
     bands_before: tuple[int, ...]
     bands_after: tuple[int, ...]
-    stretches: tuple[tuple[float, float], tuple[float, float]]
+    stretches: Stretches
     area: BaseGeometry | None = None
     motion: PixelMotion | None = None
     tables: NDArray[np.uint8] | None = None
@@ -249,6 +306,7 @@ def open_pair(
     gsd: float | None = None,
     pixel_size: float | None = None,
     area: Path | None = None,
+    lattice: Lattice | None = None,
 ) -> RasterPair:
     """Two scenes on a common grid.
 
@@ -261,6 +319,8 @@ def open_pair(
         gsd: ground sample distance to read at, metres.
         pixel_size: metres a pixel of images without a CRS.
         area: vector file with the area of interest.
+        lattice: of the pair that these scenes are a part of, heeded if it is of the pixels that
+            they would be read in; None: they are all of it.
 
     Raises:
         InputError: and its kinds; see ``geocd.errors``.
@@ -275,6 +335,10 @@ def open_pair(
     shared = shapely.intersection(first.footprint(first.crs), second.footprint(first.crs))
     polygon = load_area(area, first.grid) if area is not None else None
     everything = reading_grid(first.grid, gsd_range=gsd_range, gsd=gsd, pixel_size=pixel_size)
+    if lattice is not None and not lattice.fits(everything):
+        lattice = None
+    if lattice is not None and everything.pixel_size != first.grid.pixel_size:
+        everything = lattice.over(first.grid)
     span = None if shared.area == 0 else everything.slices_over(shared)
     if span is None:
         raise NoOverlapError(
@@ -293,11 +357,12 @@ def open_pair(
         scene.bands[:3] if channels is None else scene.choose_bands(channels, bands)
         for scene in (first, second)
     )
+    grid = everything.crop(*span)
     return RasterPair(
         before=first,
         after=second,
         output_grid=first.grid,
-        grid=everything.crop(*span),
+        grid=grid if lattice is None else lattice.whole_windows(grid),
         bands_before=bands_before,
         bands_after=bands_after,
         stretches=(first.stretch(bands_before), second.stretch(bands_after)),
