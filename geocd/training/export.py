@@ -11,6 +11,7 @@ from torch import nn
 
 from geocd.models.card import WeightsCard
 from geocd.models.checkpoint import save_weights
+from geocd.training.defect_source import DefectSource
 from geocd.training.recipe import PairsSource, Recipe, TileSource
 
 
@@ -30,6 +31,8 @@ class RunFacts:
     """Tiles of each source."""
     pairs: tuple[int, ...]
     """Pairs of each real source."""
+    good: tuple[int, ...] = ()
+    """Pictures of good parts of each source of synthesised defects."""
     damaged: tuple[str, ...]
     """Tiles and pairs that were skipped because they are damaged."""
 
@@ -71,6 +74,8 @@ def _history(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
         "pairs": [_pairs(s, n) for s, n in zip(recipe.pairs, facts.pairs, strict=True)],
         "damaged": list(facts.damaged),
     }
+    if recipe.defects:
+        history["defects"] = [_good(s, n) for s, n in zip(recipe.defects, facts.good, strict=True)]
     if loss.teacher:
         history["teacher"] = loss.teacher
     return history
@@ -83,8 +88,16 @@ def _tiles(source: TileSource, count: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _good(source: DefectSource, count: int) -> dict[str, Any]:
+    return {
+        "folder": source.folder, "files": list(source.include), "pictures": count,
+        "share": source.weight, "origin": source.origin, "terms": source.terms,
+    }  # fmt: skip
+
+
 def _pairs(source: PairsSource, count: int) -> dict[str, Any]:
     return {
-        "folder": source.folder, "split": source.split, "pairs": count, "gsd_m": source.gsd,
+        "folder": source.folder, "split": source.split, "files": list(source.include),
+        "pairs": count, "gsd_m": source.gsd,
         "share": source.weight, "origin": source.origin, "terms": source.terms,
     }  # fmt: skip

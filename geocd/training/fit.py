@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from geocd.errors import ConfigError, DivergedError, GeocdError, OutputError
 from geocd.predict.torch import change_scores
 from geocd.training.checkpoints import read_checkpoint, write_checkpoint
+from geocd.training.defects import DefectPairs
 from geocd.training.export import RunFacts, export_weights
 from geocd.training.real import RealPairs
 from geocd.training.recipe import Recipe
@@ -105,14 +106,13 @@ class Trainer:
         self.accelerator = Accelerator(cpu=device == "cpu" or not _has_accelerator())
         _make_folder(output)
         self.tiles = load_tiles(data, recipe.sources, classes=len(recipe.planes), strict=strict)
-        self.real = [
-            RealPairs(source, data, classes=recipe.planes, strict=strict) for source in recipe.pairs
-        ]
+        self.real = [RealPairs(s, data, classes=recipe.planes, strict=strict) for s in recipe.pairs]
+        self.defects = [DefectPairs(source, data, strict=strict) for source in recipe.defects]
         self.validation = (
             Validation(recipe, data, strict=strict) if recipe.validation.wanted else None
         )
         self.damaged = {name for real in self.real for name in real.pairs.damaged}
-        self.damaged.update(self.tiles.damaged)
+        self.damaged.update(self.tiles.damaged, *(d.damaged for d in self.defects))
         if self.validation:
             self.damaged.update(self.validation.damaged)
         self.state = _State()
@@ -296,8 +296,8 @@ class Trainer:
 
     def _sampler(self, stage: int) -> Mixture:
         """What the pairs of a stage are drawn from."""
-        samplers: list[PairSampler] = [*self.real]
-        weights = [source.weight for source in self.recipe.pairs]
+        samplers: list[PairSampler] = [*self.real, *self.defects]
+        weights = [s.weight for s in self.recipe.pairs] + [s.weight for s in self.recipe.defects]
         if self.recipe.sources:
             tiles = self._labelled(stage)
             samplers.append(PairSynthesizer(tiles, self.recipe.sources, self.recipe.synthesis))
@@ -436,6 +436,7 @@ class Trainer:
                 processes=self.accelerator.num_processes,
                 tiles=tuple(counts[i] for i in range(len(self.recipe.sources))),
                 pairs=tuple(len(real.pairs) for real in self.real),
+                good=tuple(len(defects.images) for defects in self.defects),
                 damaged=tuple(sorted(damaged)),
             )  # fmt: skip
             network = self._kept().network.to("cpu")

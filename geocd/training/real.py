@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from geocd.errors import DatasetError
 from geocd.training.augment import photometric
+from geocd.training.camera import displaced, exposed
 from geocd.training.datasets import LabelCoding, LabelledPairs, load_pairs
 from geocd.training.recipe import PairsSource
 from geocd.training.synthesis import Pair
@@ -54,13 +56,19 @@ class RealPairs:
             low, high = np.log(source.read_gsd)
             side = max(8, round(crop * float(np.exp(rng.uniform(low, high))) / source.gsd))
         pair = resized(self.pairs.sample(rng, side), crop, crop)
-        before, after = self._lit(pair.before, rng), self._lit(pair.after, rng)
+        before, after = pair.before, pair.after
+        if source.max_shift:
+            # Labels lie where the second image shows what is labelled.
+            before = displaced(before, rng, largest=source.max_shift)
+        before, after = self._lit(before, rng), self._lit(after, rng)
         if rng.random() < 0.5:
             before, after = after, before
         return dataclasses.replace(pair, before=before, after=after)
 
     def _lit(self, image: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
         """The image, or the same ground under another light."""
+        if self.source.camera and rng.random() < self.source.camera:
+            image = exposed(image, rng)
         if rng.random() >= self.source.photometric:
             return image
         return photometric(image, rng, strong=bool(rng.random() < _STRONG))
@@ -74,7 +82,12 @@ def open_pairs(
     Raises:
         DatasetError: the set cannot be used, or nothing is left of it.
     """
-    pairs = load_pairs(root / source.folder, split=source.split)
+    pairs = [
+        pair for pair in load_pairs(root / source.folder, split=source.split)
+        if any(fnmatch(pair.name, pattern) for pattern in source.include)
+    ]  # fmt: skip
+    if not pairs:
+        raise DatasetError(f"no pair of {root / source.folder} matches {', '.join(source.include)}")
     if source.fold:
         pairs = [p for i, p in enumerate(pairs) if source.in_fold(i) == held_out]
         if not pairs:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from geocd.errors import ConfigError
 from geocd.models.card import NONE
+from geocd.training.defect_source import DefectSource
 from geocd.training.tables import config_from
 
 _BUNDLED = Path(__file__).parent / "recipes"
@@ -94,6 +95,12 @@ class PairsSource:
     """Label value of pixels of which nothing is known."""
     weight: float = 1.0
     """How often the source is drawn, against the other pairs and the synthesised ones."""
+    include: tuple[str, ...] = ("*",)
+    """Patterns of the names of the pairs that belong to the source."""
+    camera: float = 0.0
+    """Share of images that get another exposure, focus and noise, as in a factory."""
+    max_shift: float = 0.0
+    """Largest misregistration that is added between the images, pixels."""
     balanced: float = 0.5
     """Share of crops that are drawn around a change, 0..1."""
     origin: str = ""
@@ -382,6 +389,8 @@ class Recipe:
     """Single-date tiles from which pairs are synthesised."""
     pairs: tuple[PairsSource, ...] = ()
     """Real pairs."""
+    defects: tuple[DefectSource, ...] = ()
+    """Pictures of good parts, on which defects are synthesised."""
 
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name:
@@ -395,13 +404,14 @@ class Recipe:
                 f"[card] gives {len(self.card.thresholds)} thresholds for {len(self.planes)} "
                 "classes of change; they must be as many"
             )
-        weights = [s.weight for s in self.pairs] + [self.synthesised] * bool(self.sources)
+        weights = [s.weight for s in self.pairs] + [s.weight for s in self.defects]
+        weights += [self.synthesised] * bool(self.sources)
         if min(weights, default=1) < 0 or sum(weights) == 0:
             raise ConfigError(f"weights of pairs must not be negative or all 0, got {weights}")
         if not self.stages:
             raise ConfigError("a recipe needs at least one [[stages]]")
-        if not self.sources and not self.pairs:
-            raise ConfigError("a recipe needs [[sources]] of tiles or [[pairs]]")
+        if not (self.sources or self.pairs or self.defects):
+            raise ConfigError("a recipe needs [[sources]] of tiles, [[pairs]] or [[defects]]")
         parts = self.optimizer.accumulate
         for stage in self.stages:
             if stage.batch % parts:
@@ -427,7 +437,8 @@ class Recipe:
     def decides(self) -> str:
         """Everything that decides what the weights become, as JSON; the card's notes do not."""
         table = dataclasses.asdict(self)
-        return json.dumps({k: v for k, v in table.items() if k != "card"}, sort_keys=True)
+        left_out = {"card"} if self.defects else {"card", "defects"}
+        return json.dumps({k: v for k, v in table.items() if k not in left_out}, sort_keys=True)
 
     def stage_at(self, step: int) -> tuple[int, Stage]:
         """The index of the stage that holds a step, and the stage."""
