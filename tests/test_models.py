@@ -127,7 +127,7 @@ def test_a_checkpoint_is_not_taken_for_weights_but_told_how_to_import(tmp_path):
 
 
 def test_bundled_weights_load_and_say_where_they_come_from():
-    assert bundled_weights() == ["geocd-snunet", "geocd-vhr"]
+    assert bundled_weights() == ["geocd-snunet", "geocd-vhr", "pcb"]
     for name in bundled_weights():
         card = load_weights(name).card
         assert card.training["tiles"]
