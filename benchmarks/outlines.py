@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 import geocd
 from geocd.vectorize.outline import as_multipolygons, smooth
 from geocd.vectorize.regularize import regularize
+from geocd.vectorize.rough import with_rough_ones
 
 Geometries = NDArray[np.object_]
 SHAPES = ("rectangle", "L", "T", "U", "courtyard")
@@ -164,7 +165,7 @@ def main() -> None:
     begun = time.perf_counter()
     simplified = smooth(outlines, 0.6)
     middle = time.perf_counter()
-    result = regularize(outlines, simplified)
+    result = with_rough_ones(outlines, simplified, regularize(outlines, simplified))
     ended = time.perf_counter()
     boxes = shapely.minimum_rotated_rectangle(outlines)
     n, last = len(truths), time.perf_counter()

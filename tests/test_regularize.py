@@ -16,6 +16,7 @@ from geocd.errors import ConfigError, ShapeError
 from geocd.vectorize.neighbours import with_shared_walls, without_new_overlaps
 from geocd.vectorize.outline import as_multipolygons, smooth
 from geocd.vectorize.regularize import Regularized, regularize
+from geocd.vectorize.rough import longest_side, roundness, with_rough_ones
 
 SIZE = 112
 SHAPES = {
@@ -189,6 +190,107 @@ def test_a_pixel_stays_a_pixel():
     mask = np.zeros((5, 5), np.uint8)
     mask[2, 2] = 1
     assert _regularized(mask).polygons[0].equals(shapely.box(2, 2, 3, 3))
+
+
+# Masks that are rounder than buildings
+
+
+def _as_seen_by_a_network(shape, radius=7.0):
+    """Pixel outlines of a shape whose corners are worn and whose walls bulge a little."""
+    mask = cv2.GaussianBlur(_mask(shape).astype(np.float32), (0, 0), radius)
+    noise = np.random.default_rng(2).normal(0, 1, mask.shape).astype(np.float32)
+    return _outlines((mask + cv2.GaussianBlur(noise, (0, 0), 4) * 0.3 > 0.45).astype(np.uint8))
+
+
+def _drawn_as_a_whole(outlines, **options):
+    simplified = smooth(outlines, 0.6)
+    drawn = regularize(outlines, simplified, **options)
+    return simplified, drawn, with_rough_ones(outlines, simplified, drawn, **options)
+
+
+@pytest.mark.parametrize("angle", [0, 27, 58])
+def test_a_worn_rectangle_becomes_a_rectangle_nearer_to_the_truth(angle):
+    truth = _placed(shapely.box(0, 0, 44, 26), angle)
+    simplified, drawn, result = _drawn_as_a_whole(_as_seen_by_a_network(truth))
+    assert not drawn.regularized[0]
+    assert result.regularized[0]
+    assert shapely.get_num_coordinates(result.polygons[0]) == 5
+    assert _skew(result.polygons[0]) < 1e-9
+    assert _iou(truth, result.polygons[0]) > _iou(truth, simplified[0])
+
+
+def test_a_worn_wing_keeps_its_corner():
+    truth = _placed(shapely.union_all([shapely.box(0, 0, 60, 26), shapely.box(0, 0, 26, 60)]), 14)
+    simplified, drawn, result = _drawn_as_a_whole(_as_seen_by_a_network(truth, 6.0))
+    assert (drawn.regularized[0], result.regularized[0]) == (False, True)
+    assert shapely.get_num_coordinates(result.polygons[0]) == 7
+    assert _iou(truth, result.polygons[0]) > _iou(truth, simplified[0])
+
+
+def test_angles_of_worn_buildings_are_right_on_the_ground_where_pixels_are_not_square():
+    squat = shapely.affinity.scale(_placed(shapely.box(0, 0, 60, 34), 30), 1, 0.5, origin="center")
+    _, drawn, result = _drawn_as_a_whole(_as_seen_by_a_network(squat, 3.5), aspect=2.0)
+    assert (drawn.regularized[0], result.regularized[0]) == (False, True)
+    assert _skew(shapely.affinity.scale(result.polygons[0], 1, 2, origin=(0, 0))) < 1e-9
+
+
+def test_a_blob_stands_as_the_buildings_around_it_do():
+    clear = [_placed(shapely.box(0, 0, 30, 14), 24, (x, y))
+             for x, y in ((-36, 0), (36, 0), (0, -36), (0, 36))]  # fmt: skip
+    blob = _as_seen_by_a_network(_placed(shapely.box(0, 0, 32, 28), 24), 6.0)
+    alone = _drawn_as_a_whole(blob)[2]
+    among = _drawn_as_a_whole(np.concatenate([blob, _outlines(_mask(*clear))]))[2]
+    assert alone.regularized[0]
+    assert among.regularized.all()
+    off = np.degrees([longest_side(r.polygons[:1])[0] for r in (alone, among)]) - 24
+    off = np.abs((off + 45) % 90 - 45)
+    assert off[1] < min(3, off[0])
+
+
+@pytest.mark.parametrize("angle", [0, 17, 30, 45])
+@pytest.mark.parametrize("name", SLANTED)
+def test_what_has_no_right_angles_has_none_as_a_whole_either(name, angle):
+    places = (-36, 0), (36, 0), (0, -36), (0, 36)
+    houses = [_placed(shapely.box(0, 0, 30, 14), 8, place) for place in places]
+    shape = _placed(SLANTED[name], angle)
+    outlines = _outlines(_mask(*houses), _mask(shape))
+    simplified, _, result = _drawn_as_a_whole(outlines)
+    assert result.regularized.tolist() == [True] * 4 + [False]
+    assert result.polygons[-1].equals(simplified[-1])
+
+
+def test_drawings_that_are_exact_are_left_alone():
+    outlines = _outlines(*(_mask(_placed(shape, 20)) for shape in SHAPES.values()))
+    _, drawn, result = _drawn_as_a_whole(outlines)
+    assert drawn.regularized.all()
+    assert shapely.equals_exact(drawn.polygons, result.polygons, tolerance=0).all()
+
+
+def test_discs_and_ellipses_are_rounder_than_rectangles():
+    disc = shapely.Point(300, 200).buffer(20, quad_segs=32)
+    shapes = [disc, shapely.affinity.rotate(shapely.affinity.scale(disc, 2, 0.5), 30),
+              shapely.box(3, 4, 80, 20),
+              shapely.box(0, 0, 9, 9).difference(shapely.box(2, 2, 7, 7))]  # fmt: skip
+    found = roundness(np.array([shapely.MultiPolygon([s]) for s in shapes], object))
+    # A square of 9 without one of 5: its area over 12 times the root of the moments.
+    ring = (81 - 25) * 3 / (np.pi * (9**4 - 5**4) / (81 - 25))
+    np.testing.assert_allclose(found, [1, 1, 3 / np.pi, ring], atol=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays(np.uint8, (24, 27), elements=st.sampled_from([0, 1, 1, 1])))
+def test_any_mask_as_a_whole_gives_valid_multipolygons_of_about_its_area(mask):
+    if not mask.any():
+        return
+    _, labels = cv2.connectedComponents(cv2.medianBlur(mask, 3), connectivity=8)
+    outlines = _outlines(labels)
+    if not len(outlines):
+        return
+    simplified, drawn, result = _drawn_as_a_whole(outlines)
+    assert shapely.is_valid(result.polygons).all()
+    new = result.regularized & ~drawn.regularized
+    area = shapely.area(simplified[new])
+    assert (np.abs(shapely.area(result.polygons[new]) - area) <= 0.1 * area + 1e-9).all()
 
 
 # Neighbours

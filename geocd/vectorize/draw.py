@@ -16,6 +16,7 @@ from geocd.vectorize.kinds import looks_like_road
 from geocd.vectorize.neighbours import with_shared_walls, without_new_overlaps
 from geocd.vectorize.outline import Floats, Geometries, Ints, smooth
 from geocd.vectorize.regularize import Flags, Regularized, regularize
+from geocd.vectorize.rough import with_rough_ones
 
 _BATCH = 1_000
 """Objects that are worked on together: their points fit into the caches of a processor."""
@@ -88,6 +89,7 @@ def _with_right_angles(
     drawn = Regularized(
         np.concatenate([d.polygons for d in done]), np.concatenate([d.regularized for d in done])
     )
+    drawn = with_rough_ones(pixels, before, drawn, aspect=ruler.aspect)
     polygons, flags = simple.polygons.copy(), simple.regularized.copy()
     polygons[building], flags[building] = drawn.polygons, drawn.regularized
     beside = building[walls[building]]

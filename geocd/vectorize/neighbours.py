@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import shapely
 
-from geocd.vectorize.outline import Floats, Geometries, Ints
+from geocd.vectorize.outline import Floats, Geometries, Ints, smooth
 from geocd.vectorize.regularize import Flags, Regularized, middles, regularize, scaled
+from geocd.vectorize.rough import with_rough_ones
 
 _REACH = 6.0
 """How far a wall is drawn beyond the pixels that tell of it, in pixels, to meet other walls."""
 _SAME_LINE = 1.5
 """A wall this close to a side of the outline, in pixels, goes on in it."""
+_THINNING = 0.6
+"""Tolerance, in pixels, of the outline that a drawing of several objects is held against."""
 _DIGITS = 7
 """Decimals, in pixels, to which drawings are rounded before they are cut."""
 _AREA_CHANGE = 0.15
@@ -78,6 +81,7 @@ def _drawn_together(members: Geometries, pairs: Ints, aspect: float) -> Geometri
     """Drawings of touching objects that fit each other; None where they cannot be drawn."""
     whole: Geometries = np.array([_multi(shapely.union_all(members))], dtype=object)
     drawn = regularize(whole, whole, aspect=aspect)
+    drawn = with_rough_ones(whole, smooth(whole, _THINNING), drawn, aspect=aspect)
     if not drawn.regularized[0]:
         return None
     frame = _Frame.of(scaled(drawn.polygons, aspect)[0], aspect)

@@ -102,7 +102,7 @@ def regularize(outlines: Geometries, simplified: Geometries, *, aspect: float = 
         raise ConfigError(f"the aspect of a pixel must be positive, got {aspect}")
     if len(outlines) == 0:
         return Regularized(np.array(simplified, dtype=object), np.zeros(0, bool))
-    steps = _Steps.of(outlines, aspect)
+    steps = Steps.of(outlines, aspect)
     area = steps.areas(len(outlines))
     drawn, good = _drawn(steps, area)
     again = np.flatnonzero(~good)
@@ -121,7 +121,7 @@ def scaled(geometries: Geometries, y: float) -> Geometries:
 
 
 @dataclass(frozen=True, slots=True)
-class _Steps:
+class Steps:
     """The middles of the pixel sides along which outlines run, ring after ring."""
 
     points: Floats
@@ -142,7 +142,8 @@ class _Steps:
         return np.bincount(self.owner, weights=self.ring_area, minlength=count).astype(float)
 
     @classmethod
-    def of(cls, outlines: Geometries, aspect: float) -> _Steps:
+    def of(cls, outlines: Geometries, aspect: float) -> Steps:
+        """Steps of outlines along pixel edges, shape (n,), without specks."""
         parts, part_owner = shapely.get_parts(outlines, return_index=True)
         largest = np.zeros(len(outlines))
         area = shapely.area(parts)
@@ -172,15 +173,15 @@ def middles(rings: Geometries) -> tuple[Floats, Ints]:
     return start[side] + unit[side] * (step + 0.5)[:, None], ring[side]
 
 
-def _drawn(steps: _Steps, area: Floats) -> tuple[Geometries, Flags]:
+def _drawn(steps: Steps, area: Floats) -> tuple[Geometries, Flags]:
     """Drawings of the objects and whether each may be one; empty where there is none."""
     count = len(area)
     if not len(steps.points):
         return np.full(count, shapely.MultiPolygon(), dtype=object), np.zeros(count, bool)
     numbered = np.column_stack([steps.points, np.arange(len(steps.points))])
     rings: Any = shapely.linearrings(numbered, indices=steps.ring)
-    direction, along, length = _directions(steps, rings, count)
-    corner = _thinned(rings, _THINNING)
+    direction, along, length = directions(steps, rings, count)
+    corner = thinned(rings, _THINNING)
     runs = Runs.of(steps.points, steps.ring, steps.owner, corner, direction)
     fit = fit_sides(without_short_runs(runs))
     good = np.zeros(count, bool)
@@ -188,7 +189,7 @@ def _drawn(steps: _Steps, area: Floats) -> tuple[Geometries, Flags]:
     np.logical_and.at(good, steps.owner, fit.fitted)
     good &= along >= _GATE.along
     good &= (fit.typical <= _GATE.typical) & (fit.largest <= _GATE.largest)
-    drawn = _assembled(fit.corners, fit.ring, steps, good)
+    drawn = assembled(fit.corners, fit.ring, steps, good)
     around = shapely.length(drawn)
     good &= shapely.is_valid(drawn) & (around <= _GATE.detour * length)
     good &= np.abs(shapely.area(drawn) - area) <= _GATE.area_change * area
@@ -203,7 +204,7 @@ def _drawn_from_cleaned(
 ) -> tuple[Geometries, Flags]:
     """Drawings of objects whose boundary is too noisy to be drawn as it is."""
     cleaned, changed = _majority(outlines)
-    steps = _Steps.of(cleaned, aspect)
+    steps = Steps.of(cleaned, aspect)
     drawn, good = _drawn(steps, steps.areas(len(outlines)))
     good &= np.abs(shapely.area(drawn) - area) <= _GATE.area_change * area
     return drawn, good & (changed <= _GATE.cleaned)
@@ -252,9 +253,15 @@ def _cleaned_on_a_sheet(outlines: Geometries, bounds: Ints) -> tuple[Geometries,
     return result, differs / before
 
 
-def _directions(steps: _Steps, rings: Geometries, count: int) -> tuple[Floats, Floats, Floats]:
-    """Of each object: dominant direction in radians, share of the sides along it, perimeter."""
-    corner = _thinned(rings, _COARSE)
+def directions(steps: Steps, rings: Geometries, count: int) -> tuple[Floats, Floats, Floats]:
+    """Of each object: dominant direction in radians, share of the sides along it, perimeter.
+
+    Args:
+        steps: of ``count`` objects.
+        rings: through the steps, with the index of each as z.
+        count: number of objects.
+    """
+    corner = thinned(rings, _COARSE)
     ring = steps.ring[corner]
     way = steps.points[corner[_next_in_ring(ring)]] - steps.points[corner]
     length = np.hypot(way[:, 0], way[:, 1])
@@ -267,7 +274,7 @@ def _directions(steps: _Steps, rings: Geometries, count: int) -> tuple[Floats, F
     return np.radians(direction), along / np.maximum(total, 1e-9), total
 
 
-def _thinned(rings: Geometries, tolerance: float) -> Ints:
+def thinned(rings: Geometries, tolerance: float) -> Ints:
     """Indices (the z of ``rings``) of the points that thinned rings keep, ring after ring."""
     rings = shapely.simplify(rings, tolerance, preserve_topology=False)
     kept, ring = shapely.get_coordinates(rings, include_z=True, return_index=True)
@@ -300,8 +307,15 @@ def _dominant_direction(angle: Floats, length: Floats, owner: Ints, count: int) 
     return np.asarray((best + mean / np.maximum(total, 1e-9)) % 90)
 
 
-def _assembled(corners: Floats, ring: Ints, steps: _Steps, good: Flags) -> Geometries:
-    """MultiPolygons from the corners of the good objects' rings; empty ones for the others."""
+def assembled(corners: Floats, ring: Ints, steps: Steps, good: Flags) -> Geometries:
+    """MultiPolygons from the corners of the good objects' rings; empty ones for the others.
+
+    Args:
+        corners: (c, 2), ring after ring.
+        ring: ring of each corner, (c,).
+        steps: which rings belong to which part and object.
+        good: the objects to make, (n,).
+    """
     result: Geometries = np.full(len(good), shapely.MultiPolygon(), dtype=object)
     used = good[steps.owner[ring]]
     if not used.any():
