@@ -130,9 +130,11 @@ def test_bundled_weights_load_and_say_where_they_come_from():
     assert bundled_weights() == ["geocd-snunet", "geocd-vhr", "pcb"]
     for name in bundled_weights():
         card = load_weights(name).card
-        assert card.training["tiles"]
-        assert all(source["origin"] and source["terms"] for source in card.training["tiles"])
-        assert card.training["runs"]
+        kinds = ("tiles", "pairs", "defects")
+        sources = [source for kind in kinds for source in card.training.get(kind, ())]
+        assert sources
+        assert all(source["origin"] and source["terms"] for source in sources)
+        assert card.training.get("runs") or card.training["steps"]
         assert card.terms
         assert card.limitations
         assert card.validation
