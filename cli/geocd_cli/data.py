@@ -12,7 +12,7 @@ from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
 
 
-def _parse_classes(
+def parse_classes(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, int]:
     """Label values by class from 'building=1'."""
@@ -25,7 +25,7 @@ def _parse_classes(
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path), metavar="FOLDER|MANIFEST")
 @click.option(
-    "--class", "classes", multiple=True, callback=_parse_classes, metavar="NAME=VALUE",
+    "--class", "classes", multiple=True, callback=parse_classes, metavar="NAME=VALUE",
     help="Label value of a class; repeat it for more. [any value but 0 is change]",
 )  # fmt: skip
 @click.option(

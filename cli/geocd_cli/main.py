@@ -26,6 +26,7 @@ _COMMANDS = {
     "report": ("geocd_cli.report", "Make a page of changes that anyone can open and review."),
     "review": ("geocd_cli.review", "Take back what was marked in a report."),
     "sample": ("geocd_cli.sample", "Draw pixels of a change map, for people to label."),
+    "tile": ("geocd_cli.tile", "Cut pairs, or a whole plan, into training chips."),
     "train": ("geocd_cli.train", "Train weights by a recipe, on real or synthesised pairs."),
     "vectorize": ("geocd_cli.vectorize", "Make change polygons from scores, at any threshold."),
 }

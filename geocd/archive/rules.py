@@ -1,4 +1,4 @@
-"""What is paired, and how the pairs are cut: every default of a plan lives here."""
+"""What is paired, and how pairs are cut: every default of a plan, and of chips, lives here."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from geocd.errors import ConfigError
 SceneBy = Literal["day", "month", "year"]
 Duplicates = Literal["newest", "all"]
 Mosaic = Literal["vrt", "cog"]
+ChipFormat = Literal["tif", "png"]
 _PAIRS = re.compile(r"consecutive|first-last|all|baseline=\d{4}(-\d\d(-\d\d)?)?")
 _SEASON = re.compile(r"(\d\d-\d\d)\.\.(\d\d-\d\d)")
 
@@ -95,3 +96,46 @@ class PlanRules:
         if len(day) < 5:
             return False
         return first <= day <= last if first <= last else day >= first or day <= last
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChipRules:
+    """How pairs are cut into training chips, and the chips into splits."""
+
+    size: int = 256
+    """Side of a chip in pixels, a multiple of 16: networks halve it four times."""
+    overlap: int = 64
+    """Least number of pixels that neighbours share, less than the size."""
+    format: ChipFormat = "tif"
+    """tif: GeoTIFF. png: with a world file."""
+    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    """Of the chips that go to train, val and test; their sum is 1."""
+    block: int | None = None
+    """Side in pixels of the blocks of ground that splits are made of; None: as eight chips cover,
+    or fewer where that would leave fewer than 30 blocks."""
+    skip_empty: bool = False
+    """Leave out chips in which no change is labelled."""
+    seed: int = 0
+    """Draws the splits."""
+
+    def __post_init__(self) -> None:
+        if self.size < 16 or self.size % 16:
+            raise ConfigError(f"the size of a chip must be a multiple of 16, got {self.size}")
+        if not 0 <= self.overlap < self.size:
+            raise ConfigError(
+                f"chips must overlap by 0 to {self.size - 1} pixels, got {self.overlap}"
+            )
+        if self.format not in get_args(ChipFormat):
+            raise ConfigError(f"chips are tif or png, got {self.format!r}")
+        sound = len(self.shares) == 3 and all(0 <= share <= 1 for share in self.shares)
+        if not sound or not math.isclose(sum(self.shares), 1, abs_tol=1e-6):
+            text = "/".join(f"{share:g}" for share in self.shares)
+            raise ConfigError(
+                f"the shares of train, val and test must be three numbers whose sum is 1, such as "
+                f"0.8/0.1/0.1, got {text}"
+            )
+        if self.block is not None and self.block < self.size:
+            raise ConfigError(
+                f"a block must hold a chip of {self.size} pixels, got {self.block}; take a larger "
+                "block or smaller chips"
+            )
