@@ -16,6 +16,7 @@ BackendName = Literal["auto", "torch", "openvino"]
 PrecisionName = Literal["auto", "float32", "bf16", "fp16", "int8"]
 RadiometryMode = Literal["none", "linear"]
 UnalignedMode = Literal["mask", "keep"]
+GoldenRule = Literal["nearest", "union"]
 MissUnit = Literal["object", "pixel", "image"]
 
 DEFAULT_WEIGHTS = "geocd-vhr"
@@ -364,6 +365,8 @@ class DetectConfig:
     threshold: PerClass | None = None
     """Least score of a change, 0..1, for every class or by class; None, and classes that are
     left out: the thresholds on the weights card."""
+    operating_point: str | None = None
+    """SHA-256 of the operating point that brought the threshold; None: none did."""
     gsd: float | None = None
     """Ground sample distance at which the pair is read, in metres; None: chosen by the card."""
     pixel_size: float | None = None
@@ -411,3 +414,72 @@ class DetectConfig:
                 len(self.bands) > 0 and min(self.bands) >= 1,
                 f"bands are counted from 1, got {','.join(map(str, self.bands))}",
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectConfig:
+    """How samples are held against a golden one, and when one is not judged at all."""
+
+    threshold: PerClass | None = None
+    """Least score of a defect, 0..1, for every class or by class; None: as on the weights card."""
+    golden_rule: GoldenRule = "nearest"
+    """Of several goldens. nearest: a sample is held against the one that it is most like. union:
+    a defect must differ from every golden."""
+    min_area: float = 3.0
+    """Smallest defect that counts, in pixels; zones may say otherwise."""
+    mm_per_pixel: float | None = None
+    """Millimetres that a pixel of the golden covers; None: unknown, defects are in pixels only."""
+    white: int = 65535
+    """Value of 16-bit files that is white; 4095 for cameras of 12 bits."""
+    border: float = 12.0
+    """Width, in pixels, of the strip at the golden's edge that a sample may leave unseen."""
+    max_shift: float = 20.0
+    """Largest displacement of a sample, in pixels."""
+    max_residual: float = 1.0
+    """Largest median distance across edges, in pixels, of a sample that counts as aligned."""
+    min_sharpness: float = 0.6
+    """Least steepness of edges, as a share of the golden's."""
+    contrasts: tuple[float, float] = (0.5, 2.0)
+    """Least and largest contrast, as a share of the golden's."""
+    max_brightness: float = 64.0
+    """Largest difference of the brightness from the golden's, in grey levels of 255."""
+    max_noise: float = 0.25
+    """Largest standard deviation of the noise, as a share of that of the golden's grey values."""
+    max_unlike: float = 0.15
+    """Largest share of a sample that may plainly differ from the golden."""
+    tiling: TilingConfig = field(default_factory=TilingConfig)
+    predict: PredictConfig = field(default_factory=lambda: PredictConfig(first_look=False))
+
+    def __post_init__(self) -> None:
+        for number in numbers_of(self.threshold) if self.threshold is not None else ():
+            _require(0 < number < 1, f"threshold must lie between 0 and 1, got {number}")
+        rules = get_args(GoldenRule)
+        _require(
+            self.golden_rule in rules,
+            f"golden_rule must be one of {', '.join(rules)}, got {self.golden_rule!r}",
+        )
+        for name in ("min_area", "border", "max_brightness", "max_noise", "max_unlike"):
+            number = getattr(self, name)
+            _require(
+                math.isfinite(number) and number >= 0, f"{name} must not be negative, got {number}"
+            )
+        for name in ("max_shift", "max_residual"):
+            number = getattr(self, name)
+            _require(
+                math.isfinite(number) and number > 0, f"{name} must be positive pixels, got {number}"
+            )
+        _require(
+            self.mm_per_pixel is None
+            or (math.isfinite(self.mm_per_pixel) and self.mm_per_pixel > 0),
+            f"mm_per_pixel must be positive millimetres, got {self.mm_per_pixel}",
+        )
+        _require(1 <= self.white <= 65535, f"white must be in 1..65535, got {self.white}")
+        _require(
+            0 < self.min_sharpness <= 1, f"min_sharpness must be in (0, 1], got {self.min_sharpness}"
+        )
+        low, high = self.contrasts
+        _require(0 < low <= 1 <= high, f"contrasts must enclose 1, got {low:g} to {high:g}")
+        _require(
+            not self.predict.first_look,
+            "a first look at half the resolution may miss a defect; inspection runs without it",
+        )

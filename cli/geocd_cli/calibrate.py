@@ -16,11 +16,13 @@ from geocd.config import (
     MissUnit,
     PredictConfig,
     RadiometryMode,
+    TilingConfig,
+    UnalignedMode,
 )
 from geocd_cli import options
 from geocd_cli.evaluate import parse_values
 from geocd_cli.reporting import StageProgress, translate_errors
-from geocd_cli.running import running
+from geocd_cli.running import running_in_full
 
 _DEFAULTS = CalibrateConfig()
 
@@ -50,6 +52,9 @@ _DEFAULTS = CalibrateConfig()
 @options.gsd
 @options.align
 @options.radiometry
+@options.unaligned
+@options.tile_size
+@options.overlap
 @click.option(
     "--max-miss", type=float, default=_DEFAULTS.max_miss, show_default=True,
     help="Largest mean share that is missed.",
@@ -86,14 +91,14 @@ _DEFAULTS = CalibrateConfig()
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @translate_errors
-@running
+@running_in_full
 def calibrate(
     data: Path, split: str | None, output: Path, overwrite: bool, weights: str,
     pixel_size: float | None, kind: str, values: tuple[str, ...], ignore: int | None,
-    gsd: float | None, align: AlignMode, radiometry: RadiometryMode, max_miss: float,
-    confidence: float, on_average: bool, unit: MissUnit, cover: float, min_area: float,
-    site: str | None, against: tuple[Path, ...], diagram: Path | None, quiet: bool,
-    as_json: bool, predict: PredictConfig,
+    gsd: float | None, align: AlignMode, radiometry: RadiometryMode, unaligned: UnalignedMode,
+    tile_size: int, overlap: int, max_miss: float, confidence: float, on_average: bool,
+    unit: MissUnit, cover: float, min_area: float, site: str | None, against: tuple[Path, ...],
+    diagram: Path | None, quiet: bool, as_json: bool, predict: PredictConfig,
 ) -> None:  # fmt: skip
     """Find the highest threshold that keeps a promise about misses, and what it costs.
 
@@ -106,7 +111,8 @@ def calibrate(
     """
     config = DetectConfig(
         weights=weights, gsd=gsd, pixel_size=pixel_size, radiometry=radiometry,
-        align=AlignConfig(mode=align), predict=predict,
+        unaligned=unaligned, align=AlignConfig(mode=align),
+        tiling=TilingConfig(tile_size=tile_size, overlap=overlap), predict=predict,
     )  # fmt: skip
     promise = CalibrateConfig(
         unit=unit, max_miss=max_miss, confidence=None if on_average else confidence, cover=cover,

@@ -57,20 +57,8 @@ from geocd_cli.running import running
 )
 @options.threshold
 @options.operating_point
-@click.option(
-    "--tile-size",
-    type=int,
-    default=TilingConfig().tile_size,
-    show_default=True,
-    help="Side of a window, in pixels; a multiple of 16.",
-)
-@click.option(
-    "--overlap",
-    type=int,
-    default=TilingConfig().overlap,
-    show_default=True,
-    help="Pixels that windows share with their neighbours.",
-)
+@options.tile_size
+@options.overlap
 @options.align
 @options.radiometry
 @options.unaligned

@@ -16,6 +16,7 @@ from geocd.config import (
     AlignMode,
     DetectConfig,
     PerClass,
+    TilingConfig,
     VectorizeConfig,
 )
 
@@ -63,6 +64,14 @@ pixel_size = click.option(
 threshold = click.option(
     "--threshold", callback=parse_per_class, metavar="0..1|CLASS=0..1,..",
     help="Least score of a change, for every class or by class. [from the weights card]",
+)  # fmt: skip
+tile_size = click.option(
+    "--tile-size", type=int, default=TilingConfig().tile_size, show_default=True,
+    help="Side of a window, in pixels; a multiple of 16.",
+)  # fmt: skip
+overlap = click.option(
+    "--overlap", type=int, default=TilingConfig().overlap, show_default=True,
+    help="Pixels that windows share with their neighbours.",
 )  # fmt: skip
 operating_point = click.option(
     "--operating-point", type=click.Path(path_type=Path), metavar="FILE",

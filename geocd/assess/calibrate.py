@@ -7,7 +7,7 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from geocd.assess.conformal import Promise, choose_level, threshold_of
 from geocd.assess.curves import ScoreHistogram
 from geocd.assess.metrics import finite, ratio
 from geocd.assess.misses import FalseAlarms, Misses, count_misses, false_alarms
-from geocd.assess.operating_point import OperatingPoint, settings_of, write_operating_point
+from geocd.assess.operating_point import OperatingPoint, in_full, settings_of, write_operating_point
 from geocd.assess.reliability import Reliability, fit_temperature, reliability, reliability_diagram
 from geocd.assess.sample import LabelledClass, Sample, choose_class, run_pair
 from geocd.config import SCORE_SCALE, CalibrateConfig, DetectConfig
@@ -41,6 +41,8 @@ from geocd.training.tiles import content_hash
 _HASHES = "content_sha256"
 """Entry of a card's training record with the hashes of the images that were trained on."""
 _KM2 = 1e6
+_SEED = 0
+"""Of the order in which units are bet on."""
 _WORDS = {
     "object": "changed objects missed",
     "pixel": "changed pixels missed",
@@ -101,7 +103,8 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self.point) | {
-            "reliability": {"raw": self.raw.to_dict(), "scaled": self.scaled.to_dict()}
+            "sha256": self.point.sha256,
+            "reliability": {"raw": self.raw.to_dict(), "scaled": self.scaled.to_dict()},
         }
 
 
@@ -184,6 +187,7 @@ def calibrate(
         GeocdError: and its other kinds; see ``assess``.
     """
     source, promise = Path(data), promise or CalibrateConfig()
+    config = in_full(replace(config, shift_check=False))  # which tells nothing of scores
     pairs = load_pairs(source, split=split)
     card = read_card(find_weights(config.weights))
     labelled = choose_class(card, kind, coding or LabelCoding(classes=(kind,)), config)
@@ -235,17 +239,15 @@ def _conclude(
 ) -> Calibration:  # fmt: skip
     units = len(tally.misses)
     _check_number(units, promise, "units with change")
-    risks = tally.losses.mean(axis=0)
-    wanted = Promise(promise.max_miss, promise.confidence)
-    level = choose_level(
-        risks, units=units, promise=wanted,
-        all_or_none=promise.unit == "image" and promise.site is None,
-    )  # fmt: skip
+    losses = tally.losses
+    # Names are sorted by place and time; the order of the bets is not.
+    order = np.random.default_rng(_SEED).permutation(units)
+    level = choose_level(losses[order], _proof(promise))
     if not level:
         raise OperatingPointError(
-            f"no threshold keeps the promise: even the lowest misses {risks[0]:.2%} on {units} "
-            f"units, which does not prove at most {promise.max_miss:g}; promise less (--max-miss), "
-            "label more units, or find what the weights do not see"
+            f"no threshold keeps the promise: even the lowest misses {losses[:, 0].mean():.2%} on "
+            f"{units} units, which does not prove at most {promise.max_miss:g}; promise less "
+            "(--max-miss), label more units, or find what the weights do not see"
         )
     counts = tally.histogram.counts
     temperature = fit_temperature(counts)
@@ -295,19 +297,29 @@ def _words(promise: CalibrateConfig, units: int) -> str:
 
 
 def _check_number(units: int, promise: CalibrateConfig, words: str) -> None:
-    needed = Promise(promise.max_miss, promise.confidence).needed_units
+    wanted = _proof(promise)
+    needed = wanted.needed_units
     if units >= needed:
         return
-    best = 1 / (units + 1)
-    if promise.confidence is not None:
-        best = 1 - (1 - promise.confidence) ** (1 / units) if units else 1.0
+    nothing_missed = np.zeros((max(units, 1), 1))
+    possible = [
+        share / 1000
+        for share in range(1, 1000)
+        if replace(wanted, max_miss=share / 1000).proves(nothing_missed)[0]
+    ]
     name = "sites" if promise.site else "images"
     raise OperatingPointError(
         f"{needed} {name} with change are needed to promise at most {promise.max_miss:g} missed"
         + ("" if promise.confidence is None else f" with a confidence of {promise.confidence:g}")
-        + f", even if nothing is missed in them; there are {units} {words}. Label more, or promise "
-        f"no less than --max-miss {math.ceil(best * 1000) / 1000:g}"
+        + f", even if nothing is missed in them; there are {units} {words}. Label more"
+        + (f", or promise no less than --max-miss {possible[0]:g}" if units and possible else "")
     )
+
+
+def _proof(promise: CalibrateConfig) -> Promise:
+    """What is to be proven of the losses."""
+    all_or_none = promise.unit == "image" and promise.site is None
+    return Promise(promise.max_miss, promise.confidence, all_or_none)
 
 
 def _sites(pairs: Sequence[LabelledPair], promise: CalibrateConfig) -> set[str]:

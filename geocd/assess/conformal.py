@@ -32,6 +32,8 @@ class Promise:
     confidence: float | None = 0.95
     """How sure, over the draw of the calibration units, that the mean miss of all units stays
     below ``max_miss``. None: only the mean over such draws as well stays below it."""
+    all_or_none: bool = False
+    """Whether each loss is 0 or 1, so that the exact binomial test holds."""
 
     def __post_init__(self) -> None:
         if not 0 < self.max_miss < 1:
@@ -44,7 +46,23 @@ class Promise:
         """Units below which even units without any miss would prove nothing."""
         if self.confidence is None:
             return math.ceil(1 / self.max_miss - 1 - _ROUNDING)
-        return math.ceil(math.log(1 - self.confidence) / math.log(1 - self.max_miss) - _ROUNDING)
+        # No test proves anything with fewer than the binomial one.
+        units = math.ceil(math.log(1 - self.confidence) / math.log(1 - self.max_miss) - _ROUNDING)
+        while not self.proves(np.zeros((max(units, 1), 1)))[0]:
+            units += 1
+        return units
+
+    def proves(self, losses: Floats) -> NDArray[np.bool_]:
+        """Where losses of units, shape (units, levels), prove the promise, level by level."""
+        units, risks = len(losses), losses.mean(axis=0)
+        if self.confidence is None:
+            return np.asarray((units * risks + 1) / (units + 1) <= self.max_miss + _ROUNDING)
+        p = (
+            binomial_p_values(risks, units=units, limit=self.max_miss)
+            if self.all_or_none
+            else betting_p_values(losses, limit=self.max_miss, confidence=self.confidence)
+        )
+        return np.asarray(p <= 1 - self.confidence + _ROUNDING)
 
 
 def threshold_of(level: int) -> float:
@@ -53,7 +71,7 @@ def threshold_of(level: int) -> float:
     return (level - 0.5) / SCORE_SCALE
 
 
-def choose_level(risks: Floats, *, units: int, promise: Promise, all_or_none: bool = False) -> int:
+def choose_level(losses: Floats, promise: Promise) -> int:
     """The highest level at which the promise is proven; 0 where it is at none.
 
     With a confidence, levels are tested from the lowest one upwards until one fails (fixed
@@ -62,35 +80,21 @@ def choose_level(risks: Floats, *, units: int, promise: Promise, all_or_none: bo
     Without, the threshold is that of conformal risk control.
 
     Args:
-        risks: mean loss of the units at levels 1, 2, ... , shape (..., levels), never falling.
-        units: number of units behind each mean.
+        losses: of each unit at levels 1, 2, ... , shape (units, levels), 0..1, never falling
+            along the levels. Bets are laid in the order of the units, which must not follow
+            from their losses.
         promise: what to prove.
-        all_or_none: each loss is 0 or 1, so the exact binomial test holds.
 
     Returns:
-        Level counted from 1; an array for several rows of risks.
+        Level counted from 1.
 
     Source:
         Angelopoulos et al. (2022), conformal risk control, arXiv 2208.02814; Bates et al. (2021),
         risk-controlling prediction sets, doi 10.1145/3478535; Angelopoulos et al. (2021), learn
         then test, arXiv 2110.01052.
     """
-    return int(choose_levels(risks[None], units=units, promise=promise,
-                             all_or_none=all_or_none)[0])  # fmt: skip
-
-
-def choose_levels(
-    risks: Floats, *, units: int, promise: Promise, all_or_none: bool = False
-) -> NDArray[np.int64]:
-    """``choose_level`` for each of several sets of units, shape (sets, levels)."""
-    if promise.confidence is None:
-        proven = (units * risks + 1) / (units + 1) <= promise.max_miss + _ROUNDING
-    else:
-        test = binomial_p_values if all_or_none else hoeffding_bentkus_p_values
-        p = test(risks, units=units, limit=promise.max_miss)
-        proven = p <= 1 - promise.confidence + _ROUNDING
     # All levels up to the first that is not proven.
-    return np.asarray(np.minimum.accumulate(proven, axis=-1).sum(axis=-1))
+    return int(np.minimum.accumulate(promise.proves(losses)).sum())
 
 
 def binomial_p_values(risks: Floats, *, units: int, limit: float) -> Floats:
@@ -105,31 +109,34 @@ def binomial_p_values(risks: Floats, *, units: int, limit: float) -> Floats:
     return np.asarray(_binomial_cdf(units, limit)[missed])
 
 
-def hoeffding_bentkus_p_values(risks: Floats, *, units: int, limit: float) -> Floats:
-    """How likely a mean loss so low is at most, were the true mean ``limit`` or more.
+def betting_p_values(losses: Floats, *, limit: float, confidence: float) -> Floats:
+    """How likely losses so low are at most, were their true mean ``limit`` or more.
+
+    A gambler bets, unit after unit, that losses lie below the limit. Were the mean the limit,
+    no strategy would gain on average, so the chance that the capital ever grows by a factor is
+    at most one over it. Each bet follows the spread of the losses before it, which is why
+    losses that differ little prove more than a bound that only knows their mean.
 
     Args:
-        risks: mean of losses in 0..1, any shape.
-        units: number of losses.
+        losses: of units in an order that does not follow from them, shape (units, levels), 0..1.
         limit: the largest mean miss, 0..1.
+        confidence: what the bets aim at, 0..1; the p-values hold for any.
+
+    Returns:
+        Shape (levels,).
 
     Source:
-        Bates et al. (2021), doi 10.1145/3478535, theorem 2 and section 3.1.
+        Waudby-Smith and Ramdas (2024), doi 10.1093/jrsssb/qkad009; with the bets of Bates et al.
+        (2021), doi 10.1145/3478535, proposition 5.
     """
-    below = np.minimum(risks, limit)
-    hoeffding = np.exp(-units * _relative_entropy(below, limit))
-    missed = np.minimum(np.ceil(risks * units - _ROUNDING), units).astype(np.int64)
-    bentkus = math.e * _binomial_cdf(units, limit)[missed]
-    p = np.minimum(np.minimum(hoeffding, bentkus), 1.0)
-    return np.asarray(np.where(risks >= limit, 1.0, p))
-
-
-def _relative_entropy(share: Floats, limit: float) -> Floats:
-    """Kullback-Leibler divergence of two coins."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        heads = np.where(share > 0, share * np.log(share / limit), 0.0)
-        tails = np.where(share < 1, (1 - share) * np.log((1 - share) / (1 - limit)), 0.0)
-    return np.asarray(heads + tails)
+    units = len(losses)
+    seen = np.arange(2, units + 2)[:, None]
+    mean = (0.5 + losses.cumsum(axis=0)) / seen
+    variance = (0.25 + ((losses - mean) ** 2).cumsum(axis=0)) / seen
+    before = np.concatenate([np.full_like(variance[:1], 0.25), variance[:-1]])
+    bets = np.minimum(np.sqrt(2 * math.log(1 / (1 - confidence)) / (units * before)), 1.0)
+    capital = np.log1p(-bets * (losses - limit)).cumsum(axis=0).max(axis=0)
+    return np.asarray(np.exp(-np.maximum(capital, 0.0)))
 
 
 def _binomial_cdf(units: int, chance: float) -> Floats:

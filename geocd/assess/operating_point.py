@@ -14,6 +14,7 @@ from geocd.config import DetectConfig
 from geocd.errors import ConfigError, OperatingPointError
 from geocd.models.files import find_weights, read_card
 from geocd.outputs import check_writable, replacing
+from geocd.predict.backends import chosen
 
 _FORMAT = "geocd operating point 1"
 _SHOWN = 12
@@ -41,8 +42,7 @@ class OperatingPoint:
 
     def to_json(self) -> str:
         """The file's text; a hash over all of it tells if it was changed by hand."""
-        content = {"format": _FORMAT, **dataclasses.asdict(self)}
-        return json.dumps(content | {"sha256": _digest(content)}, indent=1)
+        return json.dumps(self._content() | {"sha256": self.sha256}, indent=1)
 
     def apply(self, config: DetectConfig) -> DetectConfig:
         """The same settings with this threshold, and every window run in full, as in the proof.
@@ -71,20 +71,38 @@ class OperatingPoint:
                 f"the operating point was proven with other settings: {'; '.join(different)}; run "
                 "with those, or calibrate with these"
             )
-        predict = replace(config.predict, first_look=False)
-        return replace(config, threshold={self.kind: self.threshold}, predict=predict)
+        return in_full(
+            replace(config, threshold={self.kind: self.threshold}, operating_point=self.sha256)
+        )
+
+    @property
+    def sha256(self) -> str:
+        """The hash that the file carries, over all of its content."""
+        return _digest(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        return {"format": _FORMAT, **dataclasses.asdict(self)}
+
+
+def in_full(config: DetectConfig) -> DetectConfig:
+    """The same settings with every window run in full: what a first look passes over is missed."""
+    return replace(config, predict=replace(config.predict, first_look=False))
 
 
 def settings_of(config: DetectConfig) -> dict[str, Any]:
-    """The settings that shape scores, flat and JSON-ready; not those of inputs or of outlines."""
+    """The settings that shape scores, flat and JSON-ready; not those of inputs or of outlines.
+
+    Backend and precision are those that this machine runs, where they are left to it.
+    """
+    backend, precision = chosen(config.predict)
     align = {f"align.{k}": v for k, v in dataclasses.asdict(config.align).items()}
     tiling = {f"tiling.{k}": v for k, v in dataclasses.asdict(config.tiling).items()}
     return {
         "gsd": config.gsd,
         "radiometry": config.radiometry,
         "unaligned": config.unaligned,
-        "backend": config.predict.backend,
-        "precision": config.predict.precision,
+        "backend": backend,
+        "precision": precision,
         **align,
         **tiling,
     }

@@ -8,9 +8,10 @@ import sys
 import warnings
 from pathlib import Path
 
-from geocd.config import BackendName, PredictConfig
+from geocd.config import BackendName, PrecisionName, PredictConfig
 from geocd.errors import BackendError, ConfigError, GeocdWarning
 from geocd.models.files import find_weights
+from geocd.predict import openvino
 from geocd.predict.openvino import Calibration, OpenVINOPredictor
 from geocd.predict.predictor import Predictor
 
@@ -54,6 +55,23 @@ def open_predictor(
         warnings.warn(f"{error.args[0]}; torch runs the network", GeocdWarning, stacklevel=2)
         return _torch(weights, config)
     return predictor
+
+
+def chosen(config: PredictConfig) -> tuple[BackendName, PrecisionName]:
+    """Backend and precision that ``open_predictor`` takes on this machine.
+
+    Raises:
+        ConfigError: as ``open_predictor``.
+    """
+    if _choose(config) == "openvino":
+        try:
+            return "openvino", openvino.choose_precision(config.precision)
+        except ImportError:
+            if config.backend == "openvino":
+                raise
+    from geocd.predict.torch import choose_device, choose_precision
+
+    return "torch", choose_precision(config.precision, choose_device(config.device))
 
 
 def _choose(config: PredictConfig) -> BackendName:
