@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import geopandas
@@ -23,13 +24,15 @@ from geocd.archive.merge import merge_run
 from geocd.archive.plan import plan_archive, read_plan
 from geocd.archive.rules import PlanRules
 from geocd.archive.run import run_plan
-from geocd.config import AlignConfig, DetectConfig, VectorizeConfig
+from geocd.config import AlignConfig, DetectConfig, TilingConfig, VectorizeConfig
 from geocd.errors import ConfigError, InputError, OutputExistsError
 from geocd.testing import paint_scene, write_raster
 from geocd.testing.archives import DATES, paint_archive
 from geocd_cli.main import main
 
-OFF = DetectConfig(align=AlignConfig(mode="off"), vectorize=VectorizeConfig(min_area=5))
+ON = DetectConfig(vectorize=VectorizeConfig(min_area=5), shift_check=False)
+OFF = dataclasses.replace(ON, align=AlignConfig(mode="off"))
+SMALL = TilingConfig(tile_size=128, overlap=32)
 UTM = CRS.from_epsg(32633)
 
 
@@ -127,24 +130,41 @@ def test_a_folder_without_a_run_and_impossible_outputs_are_refused(merged, tmp_p
         merge_run(merged.output.parent / "out", tmp_path / "c.shp")
 
 
+@pytest.mark.parametrize(
+    ("shift", "dtype", "settings"),
+    [
+        ((0, 0), "uint8", {"align": AlignConfig(mode="off")}),
+        ((4, -3), "uint8", {}),
+        ((-5, 2), "uint16", {"radiometry": "linear"}),
+    ],
+    ids=["off", "aligned", "aligned and stretched"],
+)
 @pytest.mark.usefixtures("arithmetic")
-def test_one_raster_and_the_same_cut_into_units_agree(tmp_path):
-    before = paint_scene((420, 500), seed=5) // 2 + 40
+def test_one_raster_and_the_same_cut_into_units_agree(tmp_path, shift, dtype, settings):
+    before = paint_scene((260, 320), seed=5) // 2 + 40
     after = before.copy()
-    after[:, 150:250, 90:420] = 250
-    after[:, 300:308, 20:480] = 2
+    after[:, 90:160, 90:290] = 250
+    after[:, 200:208, 20:300] = 2
+    config = dataclasses.replace(ON, tiling=SMALL, **settings)
+    after = np.roll(after, shift, axis=(1, 2))
+    before, after = (image.astype(dtype) for image in (before, after))
     (tmp_path / "t").mkdir()
-    place = Affine(0.5, 0, 499_976, 0, -0.5, 4_999_976)
+    place = Affine(0.5, 0, 499_980, 0, -0.5, 4_999_948)
     paths = [
         write_raster(tmp_path / f"t/{date}.tif", image, crs=UTM, transform=place)
         for date, image in (("2015-06-01", before), ("2018-06-01", after))
     ]
     index_archive([tmp_path / "t"], tmp_path / "a.parquet", date_pattern="YYYY-MM-DD")
-    plan_archive(tmp_path / "a.parquet", tmp_path / "p.parquet", rules=PlanRules(unit_size=384))
-    run_plan(tmp_path / "p.parquet", tmp_path / "out", config=OFF)
-    assert len(read_plan(tmp_path / "p.parquet")) >= 4
+    plan_archive(
+        tmp_path / "a.parquet",
+        tmp_path / "p.parquet",
+        rules=PlanRules(unit_size=192, halo=96, tiling=SMALL),
+    )
+    assert not run_plan(tmp_path / "p.parquet", tmp_path / "out", config=config).failed
+    assert len(read_plan(tmp_path / "p.parquet")) == 4
     units = merge_run(tmp_path / "out", tmp_path / "c.gpkg", mosaic="vrt")
-    whole = geocd.detect(*paths, tmp_path / "w.gpkg", scores=tmp_path / "w.tif", config=OFF)
+    whole = geocd.detect(*paths, tmp_path / "w.gpkg", scores=tmp_path / "w.tif", config=config)
+    assert whole.alignment.status == ("applied" if any(shift) else "off")
     with rasterio.open(units.mosaics[0]) as pieces, rasterio.open(tmp_path / "w.tif") as one:
         window = pieces.window(*one.bounds)
         equal = (pieces.read(window=window) == one.read()).mean()

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from affine import Affine
-from archive_stub import cheap_detect
+from archive_stub import CHEAP
 from click.testing import CliRunner
 
 from geocd.archive import lock, run, workers
@@ -36,7 +36,7 @@ STUB = Path(__file__).parent / "archive_stub.py"
 
 @pytest.fixture
 def stubbed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "geocd.pipeline", SimpleNamespace(detect=cheap_detect))
+    monkeypatch.setitem(sys.modules, "geocd.pipeline", CHEAP)
 
 
 def _plan(folder, *, islands=()):

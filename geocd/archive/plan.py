@@ -22,6 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geocd.archive.header import WGS84
 from geocd.archive.index import read_index
+from geocd.archive.pairs import pair_hash, rows_of
 from geocd.archive.picture import draw_plan
 from geocd.archive.rules import PlanRules
 from geocd.archive.scenes import DatedScene, covered, scenes_of, usable_tiles
@@ -31,13 +32,13 @@ from geocd.rasters.grid import Grid, reproject_geometry
 from geocd.words import counted
 
 Progress = Callable[[str, int, int], None]
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 """Rises when a unit means something else."""
 _REACH = 128
 """Pixels around what a unit sees in which after's tiles are listed: alignment may move them in."""
 _COLUMNS = ("unit", "pair", "before_date", "after_date", "crs", "transform", "height", "width",
             "margin_before", "margin_after", "share", "megapixels", "seconds", "before", "after",
-            "version", "geometry")  # fmt: skip
+            "pair_hash", "version", "geometry")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +130,25 @@ def plan_archive(
     if not rows:
         raise InputError(_why_no_units(scenes, left_out))
     units = geopandas.GeoDataFrame(pd.DataFrame(rows), geometry="geometry", crs="EPSG:4326")
-    units = units.sort_values(["before_date", "after_date", "pair", "unit"], ignore_index=True)
-    units = units[list(_COLUMNS)]
+    units = _in_order(units)[list(_COLUMNS)]
     with replacing(target) as draft:
         units.to_parquet(draft, schema_version="1.1.0", write_covering_bbox=True, index=False)
     if picture:
         draw_plan(units, tiles, Path(picture))
     return PlanResult(target, units, len(scenes), left_out, Path(picture) if picture else None)
+
+
+def _in_order(units: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """The units with the hashes of their pairs, by date, but one unit of each pair first.
+
+    The first unit that is done of a pair measures it. Several workers then begin with several
+    pairs, and do not wait for one another.
+    """
+    units = units.sort_values(["before_date", "after_date", "pair", "unit"], ignore_index=True)
+    hashes = {name: pair_hash(rows_of(rows)) for name, rows in units.groupby("pair")}
+    later = units["pair"].duplicated()
+    units = units.assign(pair_hash=units["pair"].map(hashes))
+    return units.iloc[np.argsort(later.to_numpy(), kind="stable")].reset_index(drop=True)
 
 
 def _why_no_units(scenes: list[DatedScene], left_out: dict[str, int]) -> str:
@@ -163,12 +176,17 @@ def read_plan(path: Path) -> geopandas.GeoDataFrame:
         versions = set(units["version"]) if "unit" in units else {"of something else"}
     except Exception as error:  # pyarrow raises several unrelated types
         raise InputError(f"cannot read the plan {path}: {error}") from None
+    refuse_other_versions(path, versions)
+    return units
+
+
+def refuse_other_versions(path: Path, versions: set[Any]) -> None:
+    """Raise an InputError if a plan has units of another version."""
     if versions - {PLAN_VERSION}:
         raise InputError(
             f"{path} is a plan of version {', '.join(map(str, versions))}, this geocd reads "
             f"version {PLAN_VERSION}; make it again with: geocd archive plan"
         )
-    return units
 
 
 def _units_from(

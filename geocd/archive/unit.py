@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import math
@@ -11,28 +12,34 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas
 import rasterio
 import shapely
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geocd.archive.header import hash_samples
+from geocd.archive.pairs import core_grid, rows_of, whole_pair
 from geocd.archive.vrt import Bands, Piece, write_vrt
 from geocd.config import DetectConfig
-from geocd.errors import InputError, NoOverlapError, NothingObservedError
+from geocd.errors import InputError, NoOverlapError, NothingObservedError, RasterOpenError
 from geocd.models.files import find_weights, read_card
 from geocd.rasters.grid import Grid, reproject_geometry
 from geocd.rasters.write import RowWriter, read_provenance, write_cog
 
-UNITS, WORK = "units", "work"
-"""Folders of a run: outputs of units, and what is being made."""
-_RUN_VERSION = 1
+UNITS, PAIRS, WORK, PLAN = "units", "pairs", "work", "plan.parquet"
+"""Of a run: folders of the outputs of units, of what was measured of pairs, and of what is being
+made; and the plan."""
+_OF_A_PAIR = ["pair", "crs", "transform", "height", "width", "before", "after"]
+"""Columns of a plan that say what a pair is."""
+_RUN_VERSION = 2
 """Rises when the same unit with the same settings would give something else."""
 _REACH = 128
 """Pixels of after around what a unit sees, so that alignment can move them in."""
@@ -90,12 +97,6 @@ class Outcome:
     seconds: float = 0.0
 
 
-def core_grid(unit: Mapping[str, Any]) -> Grid:
-    """The pixels that a unit, a row of a plan, answers for."""
-    crs, transform = CRS.from_user_input(unit["crs"]), Affine(*unit["transform"])
-    return Grid(crs, transform, int(unit["height"]), int(unit["width"]))
-
-
 def settings_hash(config: DetectConfig) -> str:
     """What decides a result beside the inputs: weights, settings, version; not how fast."""
     settings = dataclasses.asdict(config)
@@ -112,7 +113,16 @@ def fingerprint(unit: Mapping[str, Any], settings: str) -> str:
         side["tiles"] = [tile[1:] for tile in side["tiles"]]
     pixels = [list(unit["transform"]), *(int(unit[name]) for name in (
         "height", "width", "margin_before", "margin_after"))]  # fmt: skip
-    return _hash([settings, pixels, unit["crs"], sides])
+    return _hash([settings, pixels, unit["crs"], sides, unit["pair_hash"]])
+
+
+def measurement_path(unit: Mapping[str, Any], folder: Path, config: DetectConfig) -> Path:
+    """Where a run keeps what was measured of the pair of a unit."""
+    settings = dataclasses.asdict(config)
+    kept = [settings[name] for name in ("align", "radiometry", "bands", "gsd", "pixel_size")]
+    card = read_card(find_weights(config.weights))
+    mark = _hash([_RUN_VERSION, kept, card.gsd, card.bands, unit["pair_hash"]])
+    return folder / PAIRS / f"{unit['pair']}.{mark[:12]}.json"
 
 
 def _hash(content: Any) -> str:
@@ -139,7 +149,7 @@ def do_unit(job: Job) -> Outcome:
     try:
         write_inputs(job.unit, sides, work)
         try:
-            outputs, changes = _detect(job, sides, work)
+            outputs, changes = _detect(job, sides, work, _measured(job, work))
         except (NoOverlapError, NothingObservedError) as error:
             return Outcome("empty", str(error), seconds=time.monotonic() - begun)
     finally:
@@ -202,14 +212,91 @@ def _write_side(side: Mapping[str, Any], grid: Grid, path: Path) -> None:
     write_vrt(path, grid, pieces, bands)
 
 
-def _detect(job: Job, sides: Mapping[str, Any], work: Path) -> tuple[dict[str, int], int]:
+def _measured(job: Job, work: Path) -> Path:
+    """What was measured of the unit's pair; made by the first unit that asks."""
+    path = measurement_path(job.unit, Path(job.folder), job.config)
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        with _turn(path):
+            if not path.exists():
+                _measure(job, work, path)
+    return path
+
+
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Wait while another process makes a file; the lock of one that dies is free.
+
+    Where a disk has no locks nobody waits: then a pair is measured twice, and the first stays.
+    """
+    with (path.parent / ".lock").open("ab") as file:
+        place = int(hashlib.sha256(path.name.encode()).hexdigest()[:7], 16)
+        with contextlib.suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
+        yield
+
+
+def _measure(job: Job, work: Path, path: Path) -> None:
+    """Measure a pair as a whole, from the tiles of it that are as planned and can be read."""
+    from geocd.pipeline import measure
+
+    rows = pandas.read_parquet(Path(job.folder) / PLAN, columns=_OF_A_PAIR,
+                               filters=[("pair", "==", job.unit["pair"])])  # fmt: skip
+    pair = whole_pair(rows_of(rows))
+    made_by = {name: job.unit[name] for name in ("pair", "before_date", "after_date")}
+    place = work / "pair"
+    place.mkdir()
+    draft = place / path.name
+    for usable in (_as_planned, _readable):
+        sides = {role: json.loads(pair[role]) for role in ("before", "after")}
+        left_out = [path for side in sides.values() for path in _take_out(side, usable)]
+        write_inputs(pair, sides, place)
+        try:
+            measure(place / "before.vrt", place / "after.vrt", draft, config=job.config,
+                    made_by=made_by | {"left_out": left_out})  # fmt: skip
+            break
+        except RasterOpenError:
+            if usable is _readable:
+                raise
+    publish([draft], path.parent, keep=True)
+
+
+def _take_out(side: dict[str, Any], usable: Callable[[list[Any]], bool]) -> list[str]:
+    """Take the tiles out of a date that cannot be used, and tell which."""
+    tiles = [(tile, usable(tile)) for tile in side["tiles"]]
+    side["tiles"] = [tile for tile, good in tiles if good]
+    return [tile[0] for tile, good in tiles if not good]
+
+
+def _as_planned(tile: list[Any]) -> bool:
+    try:
+        check_tiles({"tiles": [tile]})
+    except InputError:
+        return False
+    return True
+
+
+def _readable(tile: list[Any]) -> bool:
+    """Whether every pixel of a tile can be read."""
+    try:
+        with rasterio.open(tile[0]) as dataset:
+            for _, window in dataset.block_windows(1):
+                dataset.read(window=window)
+    except RasterioError:
+        return False
+    return _as_planned(tile)
+
+
+def _detect(
+    job: Job, sides: Mapping[str, Any], work: Path, alignment: Path
+) -> tuple[dict[str, int], int]:
     # The pipeline brings torch along, which whoever only plans should not wait for.
     from geocd.pipeline import detect
 
     dates = sides["before"]["date"], sides["after"]["date"]
     result = detect(
         work / "before.vrt", work / "after.vrt", work / "changes.parquet",
-        scores=work / "scores.tif", dates=dates, config=job.config,
+        scores=work / "scores.tif", dates=dates, alignment=alignment, config=job.config,
     )  # fmt: skip
     record = _lasting_record(read_provenance(work / "scores.tif"), sides, job)
     _crop(work / "scores.tif", work / "core.tif", job, record)
@@ -222,16 +309,25 @@ def _detect(job: Job, sides: Mapping[str, Any], work: Path) -> tuple[dict[str, i
             for path in drafts}, len(touching)  # fmt: skip
 
 
-def publish(drafts: list[Path], folder: Path) -> None:
+def publish(drafts: list[Path], folder: Path, *, keep: bool = False) -> None:
     """Move finished files to a folder of the same disk, each whole or not at all.
 
     What a killed worker leaves lies in a folder of its unit, where it is told from the work of
     others; the folder of outputs never holds anything unfinished.
+
+    Args:
+        drafts: on the disk of the folder.
+        folder: they keep their names in it.
+        keep: leave files alone that are there.
     """
     for draft in drafts:
         with draft.open("rb") as file:
             os.fsync(file.fileno())
-        draft.replace(folder / draft.name)
+        if keep:
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, folder / draft.name)
+        else:
+            draft.replace(folder / draft.name)
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -319,8 +319,8 @@ def open_pair(
         gsd: ground sample distance to read at, metres.
         pixel_size: metres a pixel of images without a CRS.
         area: vector file with the area of interest.
-        lattice: of the pair that these scenes are a part of, heeded if it is of the pixels that
-            they would be read in; None: they are all of it.
+        lattice: of the pair that these scenes are a part of, heeded if they are not read in
+            before's pixels but in such ones; None: they are all of it.
 
     Raises:
         InputError: and its kinds; see ``geocd.errors``.
@@ -335,9 +335,9 @@ def open_pair(
     shared = shapely.intersection(first.footprint(first.crs), second.footprint(first.crs))
     polygon = load_area(area, first.grid) if area is not None else None
     everything = reading_grid(first.grid, gsd_range=gsd_range, gsd=gsd, pixel_size=pixel_size)
-    if lattice is not None and not lattice.fits(everything):
+    if everything.pixel_size == first.grid.pixel_size or not (lattice and lattice.fits(everything)):
         lattice = None
-    if lattice is not None and everything.pixel_size != first.grid.pixel_size:
+    if lattice is not None:
         everything = lattice.over(first.grid)
     span = None if shared.area == 0 else everything.slices_over(shared)
     if span is None:
