@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from geocd.errors import ConfigError, DatasetError
+from geocd.models.checkpoint import load_weights
 from geocd.training.camera import displaced, exposed
 from geocd.training.datasets import read_image
 from geocd.training.defect_source import DefectSource
 from geocd.training.defects import KINDS, DefectPairs, with_defects
+from geocd.training.fit import Trainer
+from geocd.training.preview import write_preview
 from geocd.training.real import RealPairs
-from geocd.training.recipe import PairsSource, load_recipe
+from geocd.training.recipe import PairsSource, Recipe, find_recipe, load_recipe
 
 SIDE = 96
 
@@ -164,8 +169,6 @@ def test_pairs_are_chosen_by_name_and_seen_by_a_camera(tmp_path):
 
 
 def test_no_product_of_the_pcb_recipe_is_calibrated_or_tested_on():
-    from geocd.training.recipe import find_recipe
-
     recipe = load_recipe(find_recipe("pcb"))
     trained = {pattern[:5] for s in (*recipe.pairs, *recipe.defects) for pattern in s.include}
     assert trained == {"00041", "20085", "50600"}
@@ -173,9 +176,41 @@ def test_no_product_of_the_pcb_recipe_is_calibrated_or_tested_on():
 
 @pytest.mark.data
 def test_the_pcb_recipe_finds_its_pairs_and_templates(data):
-    from geocd.training.recipe import find_recipe
-
     recipe = load_recipe(find_recipe("pcb"))
     real = RealPairs(recipe.pairs[0], data, classes=recipe.planes, strict=True)
     assert len(real.pairs) == 111
     assert read_image(real.pairs.pairs[0].before).shape == (640, 640, 3)
+
+
+def _recipe(folder: Path, **changes: str) -> Recipe:
+    """The bundled recipe for new products, as small as it gets."""
+    text = find_recipe("new-product").read_text()
+    small = {"steps = 200": "steps = 2", "crop = 128": "crop = 32", "batch = 8": "batch = 2",
+             "every = 50": "every = 1", "synthesised = 64": "synthesised = 3"}  # fmt: skip
+    for old, new in (small | changes).items():
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "small.toml"
+    path.write_text(text)
+    return load_recipe(path)
+
+
+def test_a_new_product_is_learnt_from_good_pictures_and_judged_on_other_defects(goldens, tmp_path):
+    trainer = Trainer(_recipe(tmp_path), goldens, tmp_path / "run", device="cpu", workers=0)
+    trainer.run()
+    assert trainer.step == 2
+    assert trainer.gain is not None
+    history = load_weights(str(trainer.export())).card.training
+    assert history["defects"][0]["pictures"] == 3
+    assert history["initial_weights"] == "pcb"
+
+
+def test_validation_without_pictures_of_any_kind_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"needs \[\[validation.sources\]\] or \[\[defects\]\]"):
+        _recipe(tmp_path, **{"[[defects]]": "[[pairs]]", "faulty = 0.6": "", "camera = 0.8": ""})
+
+
+def test_the_preview_shows_what_defects_will_be_taught(goldens, tmp_path):
+    write_preview(_recipe(tmp_path), goldens, tmp_path / "look")
+    with Image.open(tmp_path / "look" / "pairs.png") as sheet:
+        assert np.ptp(np.asarray(sheet)) > 100

@@ -85,7 +85,7 @@ def train(
     recipe = load_recipe(find_recipe(recipe_name))
     if preview:
         write_preview(recipe, data, output, overwrite=True)
-        click.echo(f"tiles.png and pairs.png -> {output}")
+        click.echo(f"pictures of what is trained on -> {output}")
         return
     if threads is not None:
         torch.set_num_threads(threads)

@@ -12,7 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from geocd.config import CHANGE_MAP_COLOURS, CLASS_CODES
 from geocd.errors import ConfigError
 from geocd.outputs import check_writable, replacing
+from geocd.training.defects import DefectPairs
+from geocd.training.real import RealPairs
 from geocd.training.recipe import Recipe
+from geocd.training.stream import PairSampler
 from geocd.training.synthesis import Pair, PairSynthesizer
 from geocd.training.tiles import IGNORE, Tile, load_tiles
 
@@ -140,7 +143,7 @@ def change_picture(pair: Pair) -> NDArray[np.uint8]:
 
 
 def write_preview(recipe: Recipe, data: Path, folder: Path, *, overwrite: bool = False) -> None:
-    """Write ``tiles.png`` and ``pairs.png``: what a recipe's tiles and pairs look like.
+    """Write ``pairs.png`` and, of tiles, ``tiles.png``: what a recipe's pairs look like.
 
     Args:
         recipe: its sources and its synthesis.
@@ -150,13 +153,40 @@ def write_preview(recipe: Recipe, data: Path, folder: Path, *, overwrite: bool =
 
     Raises:
         ConfigError: the recipe synthesises nothing.
-        DatasetError: the tiles cannot be used.
+        DatasetError: the tiles or the pictures of good parts cannot be used.
         OutputError: a picture cannot be written.
     """
-    if not recipe.sources:
-        raise ConfigError(f"{recipe.name} synthesises no pairs: it has no [[sources]]")
+    if not (recipe.sources or recipe.defects):
+        raise ConfigError(
+            f"{recipe.name} synthesises no pairs: it has no [[sources]] and no [[defects]]"
+        )
     folder.mkdir(parents=True, exist_ok=True)
+    if recipe.defects:
+        _write_defects(recipe, data, folder / "pairs.png", overwrite=overwrite)
+        return
     tiles = load_tiles(data, recipe.sources, classes=len(recipe.planes))
     write_tiles(tiles, folder / "tiles.png", seed=recipe.seed, overwrite=overwrite)
     synthesizer = PairSynthesizer(tiles, recipe.sources, recipe.synthesis)
     write_sheet(synthesizer, folder / "pairs.png", seed=recipe.seed, overwrite=overwrite)
+
+
+def _write_defects(recipe: Recipe, data: Path, path: Path, *, overwrite: bool) -> None:
+    """A sheet of real pairs and of pairs with synthesised defects, as they are trained on."""
+    check_writable(path, overwrite=overwrite)
+    samplers: list[PairSampler] = [
+        *(RealPairs(s, data, classes=recipe.planes, strict=False) for s in recipe.pairs),
+        *(DefectPairs(source, data) for source in recipe.defects),
+    ]
+    crop, columns, rows = recipe.stages[0].crop, 3, 4
+    wide = 3 * crop + 2 * _GAP
+    sheet = Image.new(
+        "RGB", (columns * wide + _GAP, len(samplers) * rows * (crop + _GAP) + _GAP), _PAPER
+    )
+    for place in range(len(samplers) * rows * columns):
+        row, column = divmod(place, columns)
+        rng = np.random.default_rng([recipe.seed, place])
+        pair = samplers[row // rows].sample(rng, crop)
+        at = (_GAP + column * wide, _GAP + row * (crop + _GAP))
+        sheet.paste(Image.fromarray(_strip(pair)), at)
+    with replacing(path) as temporary:
+        sheet.save(temporary)

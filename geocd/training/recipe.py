@@ -326,7 +326,8 @@ class ValidationConfig:
     patience: int = 0
     """Validations without a better F1 after which training stops; 0: never."""
     synthesised: int = 0
-    """Pairs synthesised from the tiles in ``sources``, with a seed of their own."""
+    """Pairs synthesised with a seed of their own: from the tiles in ``sources`` or, where there
+    are none, from the recipe's pictures of good parts."""
     crop: int = 256
     """Side of the synthesised pairs, pixels."""
     sources: tuple[TileSource, ...] = ()
@@ -337,15 +338,13 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         if self.every < 1 or self.patience < 0:
             raise ConfigError("every must be at least 1 and patience must not be negative")
-        if bool(self.synthesised) != bool(self.sources):
-            raise ConfigError(
-                "synthesised validation needs both a number and [[validation.sources]]"
-            )
+        if self.sources and not self.synthesised:
+            raise ConfigError("[[validation.sources]] need a number of pairs, synthesised")
 
     @property
     def wanted(self) -> bool:
         """True where there is anything to validate on."""
-        return bool(self.sources or self.pairs)
+        return bool(self.synthesised or self.pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -412,6 +411,8 @@ class Recipe:
             raise ConfigError("a recipe needs at least one [[stages]]")
         if not (self.sources or self.pairs or self.defects):
             raise ConfigError("a recipe needs [[sources]] of tiles, [[pairs]] or [[defects]]")
+        if self.validation.synthesised and not (self.validation.sources or self.defects):
+            raise ConfigError("synthesised validation needs [[validation.sources]] or [[defects]]")
         parts = self.optimizer.accumulate
         for stage in self.stages:
             if stage.batch % parts:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from geocd.errors import OutputError
 from geocd.outputs import replacing
+from geocd.training.defects import DefectPairs
 from geocd.training.real import WholePairs
 from geocd.training.recipe import Recipe
+from geocd.training.stream import Mixture, PairSampler
 from geocd.training.synthesis import Pair, PairSynthesizer
 from geocd.training.tiles import IGNORE, load_tiles
 
@@ -150,11 +152,14 @@ class Validation:
         if config.sources:
             tiles = load_tiles(root, config.sources, classes=len(self.classes), strict=strict)
             self._damaged_tiles.update(tiles.damaged)
-            make = PairSynthesizer(tiles, config.sources, recipe.synthesis)
-            for index in range(config.synthesised):
-                rng = np.random.default_rng([recipe.seed + _SEED, index])
-                pair = make.sample(rng, config.crop)
-                self.synthesised[f"{pair.kind} {index}"] = pair
+            make: PairSampler = PairSynthesizer(tiles, config.sources, recipe.synthesis)
+        elif config.synthesised:
+            made = [DefectPairs(source, root, strict=strict) for source in recipe.defects]
+            make = Mixture(made, [source.weight for source in recipe.defects])
+        for index in range(config.synthesised):
+            rng = np.random.default_rng([recipe.seed + _SEED, index])
+            pair = make.sample(rng, config.crop)
+            self.synthesised[f"{pair.kind} {index}"] = pair
 
     @property
     def damaged(self) -> set[str]:
