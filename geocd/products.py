@@ -20,6 +20,8 @@ from geocd.maps.stac import check_stac_output, write_stac
 from geocd.provenance import library_versions
 from geocd.rasters.scene import Scene
 from geocd.vectorize import trace_changes
+from geocd.vectorize.compared import compared_pair
+from geocd.vectorize.direction import DirectionSummary, summarise_directions, with_directions
 from geocd.vectorize.extent import with_layers
 from geocd.vectorize.relation import with_relation
 from geocd.vectorize.scorefile import ScoreHeader, read_header
@@ -42,6 +44,8 @@ class VectorizeResult:
     """The change polygons, if they were asked for."""
     kinds: dict[str, KindSummary]
     """Count and area by kind of the polygons."""
+    directions: DirectionSummary | None
+    """What happened to the objects, if the images were given to judge it by."""
     table: list[ThresholdRow]
     """Counts and areas at other thresholds."""
 
@@ -54,6 +58,8 @@ class VectorizeResult:
                 f"{counted(len(self.changes), 'change')} -> {self.output} (thresholds: {used})"
             )
             lines += [f"  {kind}: {s.count}, {_area(s)}" for kind, s in sorted(self.kinds.items())]
+        if self.directions is not None and self.changes is not None and len(self.changes):
+            lines.append(f"  {self.directions}")
         if self.table:
             lines.append("what other thresholds give, each class alone:")
             lines += [
@@ -70,6 +76,7 @@ class VectorizeResult:
             "thresholds": self.thresholds,
             "count": None if self.changes is None else len(self.changes),
             "kinds": {kind: s.to_dict() for kind, s in self.kinds.items()},
+            "directions": None if self.directions is None else self.directions.to_dict(),
             "table": [row.to_dict() for row in self.table],
         }
 
@@ -84,6 +91,8 @@ def vectorize(
     scores: str | Path,
     output: str | Path | None = None,
     *,
+    before: str | Path | None = None,
+    after: str | Path | None = None,
     threshold: PerClass | None = None,
     config: VectorizeConfig | None = None,
     dates: tuple[str | None, str | None] = (None, None),
@@ -99,6 +108,9 @@ def vectorize(
     Args:
         scores: raster that ``detect`` has written (``scores=``, ``--scores``).
         output: change polygons; the extension chooses .gpkg, .geojson, .fgb or .parquet.
+        before: raster of the earlier date that the scores come from, to judge directions by;
+            read and aligned as that run did it. None: the direction of every change is unknown.
+        after: of the later date; both or none.
         threshold: least score of a change, for every class or by class; None, and classes that
             are left out: the threshold of the run that wrote the scores.
         config: how objects are cleaned, drawn and kept.
@@ -116,12 +128,14 @@ def vectorize(
         What was found.
 
     Raises:
-        InputError: ``scores`` is no score raster of geocd.
-        ConfigError: a threshold is impossible, or of no class.
+        InputError: ``scores`` is no score raster of geocd, or no scores of these images.
+        ConfigError: a threshold is impossible, or of no class; one image without the other, or
+            without an output; nothing is asked for.
         OutputError: the output cannot be written; nothing is left half-written.
     """
     path, config = Path(scores), config or VectorizeConfig()
     target = None if output is None else Path(output)
+    _refuse_half_asked(target, (before, after), table)
     for name, companion in (("STAC item", stac), ("QGIS project", qgis_project)):
         if companion is not None and target is None:
             raise ConfigError(
@@ -134,6 +148,7 @@ def vectorize(
     header = read_header(path)
     values = thresholds_of(threshold, header.classes, header.thresholds)
     header = replace(header, thresholds=values)
+    pair = None if before is None or after is None else compared_pair(before, after, header)
     changes = None
     if target is not None:
         dates = dates[0] or header.dates[0], dates[1] or header.dates[1]
@@ -141,6 +156,10 @@ def vectorize(
             path, classes=header.classes, thresholds=values, config=config, dates=dates,
             progress=lambda done, total: report("trace", done, total),
         )  # fmt: skip
+        if pair is not None:
+            report("judge directions", 0, 1)
+            changes = with_directions(changes, pair)
+            report("judge directions", 1, 1)
         if footprints is not None:
             changes = with_relation(changes, Path(footprints))
         changes, layers = with_layers(changes, path, dates=dates)
@@ -151,7 +170,10 @@ def vectorize(
             write_stac(Path(stac), layers["footprint"], assets={"changes": target, "scores": path},
                        record=record)  # fmt: skip
         if qgis_project is not None:
-            images = {role: _image_still_there(header, role) for role in ("before", "after")}
+            images = {
+                role: str(given) if given is not None else _image_still_there(header, role)
+                for role, given in (("before", before), ("after", after))
+            }
             write_qgis_project(target, qgis_project, **images, scores=path, overwrite=overwrite)
     rows = [] if not table else sweep_thresholds(
         path, table, classes=header.classes, config=config,
@@ -159,8 +181,24 @@ def vectorize(
     )  # fmt: skip
     return VectorizeResult(
         target, dict(zip(header.classes, values, strict=True)), changes,
-        {} if changes is None else summarise(changes), rows,
+        {} if changes is None else summarise(changes),
+        None if changes is None or pair is None else summarise_directions(changes), rows,
     )  # fmt: skip
+
+
+def _refuse_half_asked(
+    target: Path | None, images: tuple[str | Path | None, str | Path | None],
+    table: tuple[float, ...],
+) -> None:  # fmt: skip
+    """Refuse what would do nothing, or less than was asked for."""
+    if target is None and not table:
+        raise ConfigError("nothing is asked for; name an output (-o), or thresholds for the table")
+    if (images[0] is None) != (images[1] is None):
+        given, missing = ("before", "after") if images[1] is None else ("after", "before")
+        raise ConfigError(f"directions are judged on both dates, and only {given} is given; give "
+                          f"{missing} too")  # fmt: skip
+    if images[0] is not None and target is None:
+        raise ConfigError("directions belong to change polygons; name an output for them")
 
 
 def _image_still_there(header: ScoreHeader, role: str) -> str | None:

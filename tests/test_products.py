@@ -18,6 +18,8 @@ from geocd.products import vectorize
 from geocd.rasters.grid import Grid
 from geocd.rasters.write import RowWriter
 from geocd.testing import write_raster
+from geocd.vectorize.compared import compared_pair
+from geocd.vectorize.scorefile import read_header
 from geocd_cli.main import main
 
 UTM = CRS.from_epsg(32633)
@@ -104,6 +106,79 @@ def test_the_command_prints_the_table_and_json(scores, tmp_path):
     summary = json.loads(_run(scores, "--json", "--table", "0.5", "-q").stdout)
     assert summary["output"] is None
     assert [row["count"] for row in summary["table"]] == [0, 2]
+
+
+def _painted_scores(folder, *, shift=0):
+    """Scores of a building that appears and of one that goes, and the images they come from.
+
+    The record says that after lies ``shift`` columns to the right of before.
+    """
+    ground = np.random.default_rng(0).normal(110, 4, (3, 60, 80))
+    images = [ground.copy(), ground.copy()]
+    images[1][:, 5:15, 5:15] = 220
+    images[0][:, 40:52, 45:60] = 30
+    planes = np.zeros((1, 60, 80), np.uint8)
+    planes[0, 5:15, 5:15] = planes[0, 40:52, 45:60] = 250
+    paths = [folder / "before.tif", folder / "after.tif"]
+    for path, image, move in zip(paths, images, (0, shift), strict=True):
+        moved = np.roll(image, move, axis=2).clip(0, 255).astype(np.uint8)
+        write_raster(path, moved, crs=UTM, transform=NORTH_UP)
+    with RowWriter(folder / "s.tif", Grid(UTM, NORTH_UP, 60, 80), bands=("building",)) as writer:
+        motion = {"affine": [1.0, 0.0, float(shift), 0.0, 1.0, 0.0], "field": None}
+        alignment = {"motion": motion, "grid_transform": [float(v) for v in NORTH_UP[:6]]}
+        writer.tag({"geocd": "0", "thresholds": {"building": 0.5}, "alignment": alignment})
+        writer.write(planes)
+    return folder / "s.tif", paths
+
+
+@pytest.mark.parametrize("shift", [0, 9])
+def test_with_both_images_directions_are_judged_as_the_run_aligned_them(tmp_path, shift):
+    scores, (before, after) = _painted_scores(tmp_path, shift=shift)
+    result = vectorize(scores, tmp_path / "c.gpkg", before=before, after=after)
+    found = result.changes.set_index("area_px")["direction"].to_dict()
+    assert found == {180: "disappeared", 100: "appeared"}
+    assert (result.changes["direction_score"] > 0.9).all()
+    assert result.directions.sure > 0.9
+    assert "1 appeared, 1 disappeared (median probability" in result.report()
+
+
+def test_directions_are_those_of_the_run_whatever_pixels_it_read(tmp_path):
+    scores, (before, after) = _painted_scores(tmp_path)
+    header = read_header(scores)
+    coarse = NORTH_UP @ Affine.scale(2)
+    header.record["alignment"]["grid_transform"] = [float(v) for v in coarse[:6]]
+    pair = compared_pair(before, after, header)
+    assert pair.grid.transform == coarse
+    assert pair.grid.shape == (30, 40)
+
+
+def test_without_images_directions_are_unknown(scores, tmp_path):
+    result = vectorize(scores, tmp_path / "c.gpkg", config=ANY_SIZE)
+    assert set(result.changes["direction"]) == {"unknown"}
+    assert result.directions is None
+
+
+def test_images_that_the_scores_do_not_come_from_are_refused(tmp_path):
+    scores, (_, after) = _painted_scores(tmp_path)
+    write_raster(tmp_path / "x.tif", np.ones((3, 40, 80), np.uint8), crs=UTM, transform=NORTH_UP)
+    with pytest.raises(InputError, match=r"80 x 60 pixels.*80 x 40 pixels"):
+        vectorize(scores, tmp_path / "c.gpkg", before=tmp_path / "x.tif", after=after)
+    assert not (tmp_path / "c.gpkg").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("-o", "c.gpkg", "--before", "b.tif"), "give after too"),
+        (("-o", "c.gpkg", "--after", "a.tif"), "give before too"),
+        (("--before", "b.tif", "--after", "a.tif"), "name an output"),
+        (("--table", ""), "nothing is asked for"),
+    ],
+)
+def test_half_a_question_is_a_usage_error(scores, words, told):
+    shown = _run(scores, *words)
+    assert shown.exit_code == 2
+    assert told in shown.output
 
 
 def test_nothing_found_is_a_valid_layer(scores, tmp_path):

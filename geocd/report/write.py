@@ -24,10 +24,10 @@ from geocd.report.images import (
     thumbnails,
 )
 from geocd.report.layer import ChangeLayer, areas, read_changes
-from geocd.report.motion import aligned
 from geocd.report.observed import Observed, observed_in_images, observed_in_map
 from geocd.report.page import Page, ReportImages, packed
 from geocd.report.table import change_table
+from geocd.vectorize.compared import aligned
 from geocd.words import counted
 
 Progress = Callable[[str, int, int], None]

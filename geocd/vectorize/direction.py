@@ -61,6 +61,33 @@ class Direction:
     nothing was seen of the object."""
 
 
+@dataclass(frozen=True, slots=True)
+class DirectionSummary:
+    """What happened to the objects of a layer, and how sure that is."""
+
+    counts: dict[str, int]
+    """Objects by direction, in the order of `DIRECTIONS`."""
+    sure: float | None
+    """Median probability of the answers 'appeared' and 'disappeared'; None without any."""
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
+        sure = "" if self.sure is None else f" (median probability {self.sure:.0%})"
+        return f"{told}{sure}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same, JSON-ready."""
+        return {"counts": self.counts, "median_probability": self.sure}
+
+
+def summarise_directions(changes: geopandas.GeoDataFrame) -> DirectionSummary:
+    """Directions of the changes, counted; see `with_directions`."""
+    direction = changes["direction"]
+    told = changes["direction_score"][direction.isin(DIRECTIONS[:2])]
+    counts = {name: int((direction == name).sum()) for name in DIRECTIONS}
+    return DirectionSummary(counts, float(told.median()) if len(told) else None)
+
+
 def with_directions(changes: geopandas.GeoDataFrame, pair: RasterPair) -> geopandas.GeoDataFrame:
     """The changes with ``direction`` and ``direction_score``, judged on the images.
 

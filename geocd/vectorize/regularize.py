@@ -76,7 +76,7 @@ def regularize(outlines: Geometries, simplified: Geometries, *, aspect: float = 
     """Draw buildings with right angles, each by its own dominant direction.
 
     An object keeps its simplified outline unless the drawing is valid, keeps its area within
-    10 %, differs from the pixels by at most 15 % of the area, and stays within 5 pixels
+    10 %, differs from the pixels by at most 20 % of the area, and stays within 5 pixels
     (1.25 in the root mean square) of the pixels' steps; and unless most of the outline runs
     in the two directions and stairs do not make it longer. Round tanks and slanting walls
     therefore stay as they are. Holes and parts of fewer than 12 pixels are left out of a drawing.
