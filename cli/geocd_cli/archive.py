@@ -24,6 +24,7 @@ from geocd.config import (
 from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
 from geocd_cli.running import running
+from geocd_cli.sections import SectionedCommand
 
 _LINE_EVERY_S = 2.0
 
@@ -156,11 +157,21 @@ class _UnitProgress:
         rate = ended / max(now - self._begun, 1e-9)
         click.echo(
             f"{done}/{total} units done, {failed} failed, {60 * rate:.1f} a minute, "
-            f"{(total - ended) / rate:.0f} s left", err=True,
+            f"{_spoken((total - ended) / rate)} left", err=True,
         )  # fmt: skip
 
 
-@archive.command("run")
+def _spoken(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@archive.command(
+    "run",
+    cls=SectionedCommand,
+    sections={"Run": ("output", "workers", "scheduler", "shard", "retry_failed")},
+)
 @click.argument("plan", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,

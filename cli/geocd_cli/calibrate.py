@@ -23,11 +23,18 @@ from geocd_cli import options
 from geocd_cli.evaluate import parse_values
 from geocd_cli.reporting import StageProgress, translate_errors
 from geocd_cli.running import running_in_full
+from geocd_cli.sections import SectionedCommand
 
 _DEFAULTS = CalibrateConfig()
+_SECTIONS = {
+    "Data": ("data", "split", "kind", "values", "ignore", "against"),
+    "Promise": (
+        "max_miss", "confidence", "on_average", "unit", "cover", "min_area", "site",
+    ),
+}  # fmt: skip
 
 
-@click.command()
+@click.command(cls=SectionedCommand, sections=_SECTIONS)
 @click.option(
     "--data", type=click.Path(path_type=Path), required=True,
     help="Labelled pairs that the weights were not trained on; as for geocd evaluate.",

@@ -13,9 +13,10 @@ from geocd_cli import options
 from geocd_cli.evaluate import parse_values
 from geocd_cli.reporting import StageProgress, translate_errors
 from geocd_cli.running import running
+from geocd_cli.sections import SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand, sections={"Data": ("data", "split", "kind", "values")})
 @click.argument("first")
 @click.argument("second")
 @click.option(

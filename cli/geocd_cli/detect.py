@@ -21,9 +21,10 @@ from geocd.config import (
 from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
 from geocd_cli.running import running
+from geocd_cli.sections import SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("before")
 @click.argument("after")
 @click.option(

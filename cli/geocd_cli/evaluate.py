@@ -19,9 +19,15 @@ from geocd.config import (
 from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
 from geocd_cli.running import running
+from geocd_cli.sections import SectionedCommand
+
+_SECTIONS = {
+    "Data": ("data", "split", "kind", "values", "ignore", "strict"),
+    "Measures": ("threshold", "min_area", "iou", "audit"),
+}
 
 
-@click.command()
+@click.command(cls=SectionedCommand, sections=_SECTIONS)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
