@@ -18,7 +18,14 @@ from geocd.training.defects import KINDS, DefectPairs, with_defects
 from geocd.training.fit import Trainer
 from geocd.training.preview import write_preview
 from geocd.training.real import RealPairs
-from geocd.training.recipe import PairsSource, Recipe, find_recipe, load_recipe
+from geocd.training.recipe import (
+    PairsSource,
+    Recipe,
+    Stage,
+    ValidationConfig,
+    find_recipe,
+    load_recipe,
+)
 
 SIDE = 96
 
@@ -130,18 +137,38 @@ def test_good_samples_have_no_label_and_faulty_ones_do(goldens):
 
 
 def test_patterns_choose_the_pictures(goldens):
-    assert len(DefectPairs(DefectSource(folder=".", include=("a*",)), goldens).images) == 2
-    assert len(DefectPairs(DefectSource(folder=".", include=("a1*", "b*")), goldens).images) == 2
+    assert len(DefectPairs(DefectSource(folder=".", include=("a*",)), goldens).pairs) == 2
+    assert len(DefectPairs(DefectSource(folder=".", include=("a1*", "b*")), goldens).pairs) == 2
     with pytest.raises(DatasetError, match=r"no good pictures that match c\*"):
         DefectPairs(DefectSource(folder=".", include=("c*",)), goldens)
     with pytest.raises(DatasetError, match="there is no folder"):
         DefectPairs(DefectSource(folder="nowhere"), goldens)
 
 
+def test_good_samples_are_brought_onto_their_golden(tmp_path):
+    golden = board()
+    turned = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), 0.5, 1.0)
+    turned[:, 2] += (2.3, -1.6)
+    moved = cv2.warpAffine(golden, turned, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT_101)
+    noise = np.random.default_rng(0).integers(0, 255, golden.shape, dtype=np.uint8)
+    for name, image in {"golden": golden, "good": moved, "other": noise}.items():
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    pairs = DefectPairs(DefectSource(folder=".", golden="golden.png"), tmp_path)
+    assert [Path(name).name for name in pairs.damaged] == ["other.png"]
+    inner = (slice(8, -8), slice(8, -8))
+    off = [np.abs(s.astype(int) - g)[inner].mean() for g, s in [*pairs.pairs, (golden, moved)]]
+    assert off[0] == 0
+    assert off[1] < off[2] / 4
+    with pytest.raises(DatasetError, match=r"other.png cannot be brought onto golden.png"):
+        DefectPairs(DefectSource(folder=".", golden="golden.png"), tmp_path, strict=True)
+    with pytest.raises(DatasetError, match=r"the golden gold.png is none of"):
+        DefectPairs(DefectSource(folder=".", golden="gold.png"), tmp_path)
+
+
 def test_a_damaged_picture_is_skipped_and_named(goldens):
     (goldens / "a1.png").write_bytes((goldens / "a1.png").read_bytes()[:40])
     pairs = DefectPairs(DefectSource(folder="."), goldens)
-    assert len(pairs.images) == 2
+    assert len(pairs.pairs) == 2
     assert [name.endswith("a1.png") for name in pairs.damaged] == [True]
 
 
@@ -205,9 +232,12 @@ def test_a_new_product_is_learnt_from_good_pictures_and_judged_on_other_defects(
     assert history["initial_weights"] == "pcb"
 
 
-def test_validation_without_pictures_of_any_kind_is_refused(tmp_path):
+def test_validation_without_pictures_of_any_kind_is_refused():
     with pytest.raises(ConfigError, match=r"needs \[\[validation.sources\]\] or \[\[defects\]\]"):
-        _recipe(tmp_path, **{"[[defects]]": "[[pairs]]", "faulty = 0.6": "", "camera = 0.8": ""})
+        Recipe(
+            name="x", stages=(Stage(steps=1, crop=32, batch=1),), pairs=(PairsSource(folder="."),),
+            validation=ValidationConfig(synthesised=3),
+        )  # fmt: skip
 
 
 def test_the_preview_shows_what_defects_will_be_taught(goldens, tmp_path):

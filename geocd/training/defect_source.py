@@ -15,6 +15,10 @@ class DefectSource:
     """Folder of pictures below the data root."""
     include: tuple[str, ...] = ("*",)
     """Patterns of the file names that belong to the source."""
+    golden: str = ""
+    """Name of the golden picture. The others are then good samples of the same part, which are
+    brought onto it, and what differs between them is no defect. Empty: each picture is its own
+    golden, and they may show different parts."""
     weight: float = 1.0
     """How often the source is drawn, against the others and the pairs."""
     faulty: float = 0.7

@@ -46,6 +46,8 @@ _LEAST_PIXELS = 8
 """Pixels below which nobody would call it a defect."""
 _REACH = 36
 """Longest cut across a track or a gap, pixels."""
+_FITS = 0.8
+"""Least correlation of a good sample with its golden."""
 _PIECE = 2500
 """Largest connected piece that goes missing, pixels."""
 
@@ -238,11 +240,12 @@ class DefectPairs:
         strict: refuse damaged files instead of skipping them.
 
     Attributes:
-        images: the good pictures, each (height, width, 3), uint8.
-        damaged: names of files that cannot be read.
+        pairs: golden picture and good sample, each (height, width, 3), uint8, on one grid.
+        damaged: names of files that cannot be read or do not lie on the golden.
 
     Raises:
-        DatasetError: the folder has no pictures of those names that can be read.
+        DatasetError: the folder has no pictures of those names that can be read, or the golden is
+            not among them.
     """
 
     def __init__(self, source: DefectSource, root: Path, *, strict: bool = False) -> None:
@@ -250,30 +253,33 @@ class DefectPairs:
         folder = root / source.folder
         if not folder.is_dir():
             raise DatasetError(f"there is no folder {folder} of good pictures")
-        self.images: list[Image] = []
-        self.damaged: list[str] = []
-        for path in sorted(folder.iterdir()):
-            wanted = any(fnmatch(path.name, pattern) for pattern in source.include)
-            if not wanted or path.suffix.lower() not in SUFFIXES:
-                continue
-            try:
-                self.images.append(read_image(path))
-            except DamagedSampleError:
-                if strict:
-                    raise
-                self.damaged.append(str(path))
-        if not self.images:
+        images, self.damaged = _good_pictures(folder, source, strict=strict)
+        if not images:
             raise DatasetError(
                 f"no good pictures that match {', '.join(source.include)} can be read in {folder}"
             )
+        if source.golden and source.golden not in images:
+            raise DatasetError(
+                f"the golden {source.golden} is none of the good pictures that can be read in "
+                f"{folder}: {', '.join(list(images)[:5])}"
+            )
+        self.pairs: list[tuple[Image, Image]] = []
+        for name, image in images.items():
+            golden = images[source.golden or name]
+            sample = image if golden is image else registered(image, golden)
+            if sample is None:
+                if strict:
+                    raise DatasetError(f"{folder / name} cannot be brought onto {source.golden}")
+                self.damaged.append(str(folder / name))
+                continue
+            self.pairs.append((golden, sample))
 
     def sample(self, rng: Generator, crop: int) -> Pair:
         """A pair of ``crop`` x ``crop`` pixels; the label lies where the sample shows it."""
-        golden = self._view(rng, crop)
-        sample, where = golden, np.zeros((crop, crop), bool)
-        kind = "good"
+        golden, sample = self._view(rng, crop)
+        where, kind = np.zeros((crop, crop), bool), "good"
         if rng.random() < self.source.faulty:
-            sample, where = with_defects(golden, rng)
+            sample, where = with_defects(sample, rng)
             kind = "faulty"
         golden = displaced(golden, rng, largest=self.source.max_shift)
         if rng.random() < self.source.camera:
@@ -285,29 +291,79 @@ class DefectPairs:
         dates = (golden, sample) if rng.random() < 0.5 else (sample, golden)
         return Pair(*dates, change, unknown, unknown, kind)
 
-    def _view(self, rng: Generator, crop: int) -> Image:
-        """A crop of a good picture: turned, mirrored, scaled and reversed in grey at random."""
+    def _view(self, rng: Generator, crop: int) -> tuple[Image, Image]:
+        """A crop of a golden and a sample: turned, mirrored, scaled, reversed in grey at random."""
         views = [self._crop(rng, crop) for _ in range(3)]
-        view = max(views, key=np.ptp) if rng.random() < 0.8 else views[0]
-        return 255 - view if rng.random() < 0.3 else view
+        view = max(views, key=lambda v: np.ptp(v[0])) if rng.random() < 0.8 else views[0]
+        golden, sample = view
+        return (255 - golden, 255 - sample) if rng.random() < 0.3 else view
 
-    def _crop(self, rng: Generator, crop: int) -> Image:
-        image = self.images[rng.integers(len(self.images))]
+    def _crop(self, rng: Generator, crop: int) -> tuple[Image, Image]:
+        pair = self.pairs[rng.integers(len(self.pairs))]
         zoom = float(np.exp(rng.uniform(-0.35, 0.35))) if rng.random() < 0.5 else 1.0
         quarter = rng.integers(4) * np.pi / 2
         angle = quarter if zoom == 1 or rng.random() < 0.5 else rng.uniform(0, 2 * np.pi)
         mirror = -1 if rng.random() < 0.5 else 1
         cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
         linear = np.array([[cos * mirror, -sin], [sin * mirror, cos]])
-        size = np.array(image.shape[1::-1])
+        size = np.array(pair[0].shape[1::-1])
         reach = np.minimum(crop / 2 / zoom, size / 2)
         at = np.floor(rng.uniform(reach, np.maximum(size - reach, reach + 1e-6))) + 0.5
         # Centres of pixels meet centres of pixels, so that right angles do not blur.
         move = np.full(2, crop / 2 + (0.5 if crop % 2 == 0 else 0.0)) - linear @ at
         matrix = np.column_stack([linear, np.round(move) if zoom == 1 else move])
-        return np.asarray(
-            cv2.warpAffine(
-                image, matrix, (crop, crop), flags=cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REFLECT_101,
-            ), np.uint8,
-        )  # fmt: skip
+        golden, sample = (
+            cv2.warpAffine(image, matrix, (crop, crop), borderMode=cv2.BORDER_REFLECT_101)
+            for image in pair
+        )
+        return np.asarray(golden, np.uint8), np.asarray(sample, np.uint8)
+
+
+def _good_pictures(
+    folder: Path, source: DefectSource, *, strict: bool
+) -> tuple[dict[str, Image], list[str]]:
+    """The pictures of a source by file name, and the files that cannot be read."""
+    images: dict[str, Image] = {}
+    damaged: list[str] = []
+    for path in sorted(folder.iterdir()):
+        wanted = any(fnmatch(path.name, pattern) for pattern in source.include)
+        if not wanted or path.suffix.lower() not in SUFFIXES:
+            continue
+        try:
+            images[path.name] = read_image(path)
+        except DamagedSampleError:
+            if strict:
+                raise
+            damaged.append(str(path))
+    return images, damaged
+
+
+def registered(sample: Image, golden: Image) -> Image | None:
+    """A good sample brought onto the golden by a shift and a turn; None if it does not fit.
+
+    Args:
+        sample: shape (height, width, 3), uint8, a few pixels off its place at most.
+        golden: the same shape, or it does not fit.
+
+    Source:
+        Evangelidis and Psarakis (2008), doi 10.1109/TPAMI.2008.113.
+    """
+    if sample.shape != golden.shape:
+        return None
+    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (golden, sample)]
+    start = np.eye(2, 3, dtype=np.float32)
+    stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 100, 1e-5)
+    try:
+        fit, motion = cv2.findTransformECC(
+            grey[0], grey[1], start, cv2.MOTION_EUCLIDEAN, stop, None, 9
+        )  # type: ignore[call-overload]
+    except cv2.error:  # no correlation at all
+        return None
+    if fit < _FITS:
+        return None
+    height, width = golden.shape[:2]
+    moved = cv2.warpAffine(
+        sample, motion, (width, height), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )  # fmt: skip
+    return np.asarray(moved, np.uint8)

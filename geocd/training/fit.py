@@ -436,7 +436,7 @@ class Trainer:
                 processes=self.accelerator.num_processes,
                 tiles=tuple(counts[i] for i in range(len(self.recipe.sources))),
                 pairs=tuple(len(real.pairs) for real in self.real),
-                good=tuple(len(defects.images) for defects in self.defects),
+                good=tuple(len(defects.pairs) for defects in self.defects),
                 damaged=tuple(sorted(damaged)),
             )  # fmt: skip
             network = self._kept().network.to("cpu")
