@@ -83,6 +83,36 @@ def thresholds_of(
     return tuple(value.get(name, d) for name, d in zip(classes, defaults, strict=True))
 
 
+def grown_to(
+    value: PerClass | None, classes: Sequence[str], thresholds: Sequence[float]
+) -> tuple[float, ...]:
+    """The score down to which objects grow, for each class, in the order of ``classes``.
+
+    Args:
+        value: as in `VectorizeConfig.grow`; None and names that are left out: the threshold.
+        classes: names of the classes.
+        thresholds: one a class, 0..1.
+
+    Raises:
+        ConfigError: a name is none of ``classes``, or a score lies above the threshold.
+    """
+    if isinstance(value, Mapping):
+        strange = [name for name in value if name not in classes]
+        _require(
+            not strange,
+            f"objects of {', '.join(map(repr, strange))} cannot grow, the classes are "
+            f"{', '.join(classes)}",
+        )
+    low = thresholds_of(value, classes, thresholds)
+    for name, grown, threshold in zip(classes, low, thresholds, strict=True):
+        _require(
+            grown <= threshold,
+            f"{name} would grow by scores of {grown:g} and more, above its threshold "
+            f"{threshold:g}; give a lower one",
+        )
+    return low
+
+
 def parse_bytes(text: str) -> int:
     """Bytes of '2GB', '512 MiB' or '1.5G'; a unit counts in powers of 1024.
 
@@ -441,7 +471,7 @@ class InspectConfig:
     """Least steepness of edges, as a share of the golden's."""
     contrasts: tuple[float, float] = (0.5, 2.0)
     """Least and largest contrast, as a share of the golden's."""
-    max_brightness: float = 64.0
+    max_brightness: float = 80.0
     """Largest difference of the brightness from the golden's, in grey levels of 255."""
     max_noise: float = 0.25
     """Largest standard deviation of the noise, as a share of that of the golden's grey values."""
@@ -466,7 +496,8 @@ class InspectConfig:
         for name in ("max_shift", "max_residual"):
             number = getattr(self, name)
             _require(
-                math.isfinite(number) and number > 0, f"{name} must be positive pixels, got {number}"
+                math.isfinite(number) and number > 0,
+                f"{name} must be positive pixels, got {number}",
             )
         _require(
             self.mm_per_pixel is None
@@ -475,7 +506,8 @@ class InspectConfig:
         )
         _require(1 <= self.white <= 65535, f"white must be in 1..65535, got {self.white}")
         _require(
-            0 < self.min_sharpness <= 1, f"min_sharpness must be in (0, 1], got {self.min_sharpness}"
+            0 < self.min_sharpness <= 1,
+            f"min_sharpness must be in (0, 1], got {self.min_sharpness}",
         )
         low, high = self.contrasts
         _require(0 < low <= 1 <= high, f"contrasts must enclose 1, got {low:g} to {high:g}")
