@@ -19,7 +19,7 @@ from geocd.align.coverage import without_contradicted
 from geocd.align.measurement import Measurement, read_measurement
 from geocd.align.radiometry import RADIOMETRY_OFF, Radiometry, estimate_radiometry
 from geocd.clock import Clock
-from geocd.config import NOT_OBSERVED, DetectConfig, numbers_of, thresholds_of
+from geocd.config import NOT_OBSERVED, DetectConfig, grown_to, thresholds_of
 from geocd.errors import ConfigError, NotAlignedError, NothingObservedError
 from geocd.maps import (
     check_output,
@@ -146,13 +146,13 @@ def _detect(
         classes = card.change_classes
         values = thresholds_of(config.threshold, classes, card.thresholds)
         thresholds = dict(zip(classes, values, strict=True))
+        low = grown_to(config.vectorize.grow, classes, values)
         known = None if measured is None else _known(measured, config)
         pair = _open_pair(before, after, card, config, area=area, known=known)
         config = config.with_batch(fit_batch(pair.grid.shape, card, config))
         side = config.tiling.tile_size
         window = (min(side, pair.grid.height), min(side, pair.grid.width))
-        grow = () if config.vectorize.grow is None else numbers_of(config.vectorize.grow)
-        predictor = _open_predictor(config, window, lowest=min(*values, *grow, 1.0))
+        predictor = _open_predictor(config, window, lowest=min(low))
     with clock.stage("align"):
         report("align", 0, 1)
         found = _measured(pair, config, known)
@@ -210,8 +210,8 @@ def _detect(
             write_raster_style(targets[role], style=style)
     return DetectResult(
         output=targets["changes"], mask=targets.get("mask"), scores=targets.get("scores"),
-        changes=changes, kinds=summarise(changes), observed=observed, alignment=alignment,
-        radiometry=radiometry, unaligned=unaligned, weights=record["weights"],
+        changes=changes, kinds=summarise(changes), thresholds=thresholds, observed=observed,
+        alignment=alignment, radiometry=radiometry, unaligned=unaligned, weights=record["weights"],
         backend=predictor.description, reading_gsd=pair.grid.gsd(), clock=clock, busy=busy,
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import Any
 import geopandas
 
 from geocd import outputs
-from geocd.config import PerClass, VectorizeConfig, thresholds_of
+from geocd.config import PerClass, VectorizeConfig, grown_to, thresholds_of
 from geocd.errors import ConfigError, GeocdWarning, InputError
 from geocd.maps import check_output, check_qgis_project, write_changes, write_qgis_project
 from geocd.maps.stac import check_stac_output, write_stac
@@ -135,7 +135,7 @@ def vectorize(
     """
     path, config = Path(scores), config or VectorizeConfig()
     target = None if output is None else Path(output)
-    _refuse_half_asked(target, (before, after), table)
+    _refuse_half_asked(target, (before, after))
     for name, companion in (("STAC item", stac), ("QGIS project", qgis_project)):
         if companion is not None and target is None:
             raise ConfigError(
@@ -146,8 +146,11 @@ def vectorize(
         check_qgis_project(Path(qgis_project), target, overwrite=overwrite)
     report = progress or (lambda stage, done, total: None)
     header = read_header(path)
+    if target is None and not table:
+        raise ConfigError("nothing is asked for; name an output (-o), or thresholds for the table")
     values = thresholds_of(threshold, header.classes, header.thresholds)
     header = replace(header, thresholds=values)
+    grown_to(config.grow, header.classes, values)  # refused before the work
     pair = None if before is None or after is None else compared_pair(before, after, header)
     changes = None
     if target is not None:
@@ -187,12 +190,9 @@ def vectorize(
 
 
 def _refuse_half_asked(
-    target: Path | None, images: tuple[str | Path | None, str | Path | None],
-    table: tuple[float, ...],
+    target: Path | None, images: tuple[str | Path | None, str | Path | None]
 ) -> None:  # fmt: skip
-    """Refuse what would do nothing, or less than was asked for."""
-    if target is None and not table:
-        raise ConfigError("nothing is asked for; name an output (-o), or thresholds for the table")
+    """Refuse images that could not be used."""
     if (images[0] is None) != (images[1] is None):
         given, missing = ("before", "after") if images[1] is None else ("after", "before")
         raise ConfigError(f"directions are judged on both dates, and only {given} is given; give "

@@ -29,6 +29,8 @@ class DetectResult:
     """The change polygons."""
     kinds: dict[str, KindSummary]
     """Count and area by kind."""
+    thresholds: dict[str, float]
+    """Least score of each class."""
     observed: float
     """Share of before's grid that was observed on both dates, 0..1."""
     alignment: Alignment
@@ -76,7 +78,8 @@ class DetectResult:
 
     def report(self) -> str:
         """The summary, for people."""
-        lines = [f"{counted(self.count, 'change')} -> {self.output}"]
+        used = ", ".join(f"{name} {value:g}" for name, value in self.thresholds.items())
+        lines = [f"{counted(self.count, 'change')} -> {self.output} (thresholds: {used})"]
         for kind, s in sorted(self.kinds.items()):
             area = f"{s.area_px:,.0f} pixels" if s.area_m2 is None else f"{s.area_m2:,.0f} m2"
             lines.append(f"  {kind}: {s.count}, {area}")
@@ -118,6 +121,7 @@ class DetectResult:
                 kind: {"count": s.count, "area_m2": s.area_m2, "area_px": s.area_px}
                 for kind, s in self.kinds.items()
             },
+            "thresholds": self.thresholds,
             "observed": round(self.observed, 6),
             "alignment": self.alignment.to_dict(),
             "unaligned": round(self.unaligned, 6),

@@ -449,6 +449,16 @@ def test_a_threshold_of_no_class_is_refused_before_an_image_is_opened(tmp_path):
         geocd.detect(tmp_path / "no.tif", tmp_path / "none.tif", tmp_path / "c.gpkg", config=config)
 
 
+@pytest.mark.parametrize(
+    ("grow", "told"),
+    [({"house": 0.3}, "'house' cannot grow, the classes are building"), (0.99, "above its thresh")],
+)
+def test_growing_that_cannot_be_is_refused_before_an_image_is_opened(tmp_path, grow, told):
+    config = DetectConfig(vectorize=VectorizeConfig(grow=grow))
+    with pytest.raises(ConfigError, match=told):
+        geocd.detect(tmp_path / "no.tif", tmp_path / "none.tif", tmp_path / "c.gpkg", config=config)
+
+
 class _Noise(Arithmetic):
     """Scores that no compression makes small."""
 

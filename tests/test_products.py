@@ -362,6 +362,12 @@ def test_growing_must_begin_below_the_threshold(scores, tmp_path):
         vectorize(scores, tmp_path / "c.gpkg", config=VectorizeConfig(grow=0.9))
 
 
+def test_growing_of_a_class_that_is_none_is_refused_by_name(scores, tmp_path):
+    shown = _run(scores, "-o", tmp_path / "c.gpkg", "--grow", "house=0.3")
+    assert shown.exit_code == 2
+    assert "'house' cannot grow, the classes are road, building" in " ".join(shown.output.split())
+
+
 @pytest.mark.parametrize(
     "words",
     [["--threshold", "building"], ["--threshold", "building=x"], ["--threshold", "=0.5"],

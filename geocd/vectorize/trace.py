@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from geocd.config import CLASS_CODES, SCORE_SCALE, VectorizeConfig, thresholds_of
-from geocd.errors import ConfigError
+from geocd.config import CLASS_CODES, SCORE_SCALE, VectorizeConfig, grown_to
 from geocd.rasters.grid import Grid
 from geocd.rasters.write import bounded_cache
 from geocd.tiling.classify import least_level
@@ -160,13 +159,7 @@ def _objects(
 def _reader(
     dataset: Any, classes: Sequence[str], thresholds: Sequence[float], config: VectorizeConfig
 ) -> RowReader:
-    low = thresholds_of(config.grow, classes, thresholds)
-    for name, grown, threshold in zip(classes, low, thresholds, strict=True):
-        if grown > threshold:
-            raise ConfigError(
-                f"{name} would grow by scores of {grown:g} and more, above its threshold "
-                f"{threshold:g}; give a lower one"
-            )
+    low = grown_to(config.grow, classes, thresholds)
     dy, dx = grid_of(dataset).gsd() or (1.0, 1.0)
     codes = tuple(CLASS_CODES[name] for name in classes)
     return RowReader(dataset, low, codes, opening=(config.opening / dy, config.opening / dx))
