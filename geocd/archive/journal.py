@@ -12,6 +12,8 @@ from typing import Any
 
 from geocd.errors import OutputError
 
+_KEPT = ("status", "outputs", "error")
+
 
 class Journal:
     """Appends lines to a file; a line is whole or, after a crash, the torn last one.
@@ -67,7 +69,7 @@ def _reason(path: Path, error: OSError) -> str:
 
 
 def read_journals(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """The last line of each unit and fingerprint; one that was done stays done.
+    """Status, outputs and error of each unit and fingerprint by its last line; done stays done.
 
     Clocks of machines may differ, so no time is compared: a unit that one shard did is done,
     whatever another says.
@@ -81,7 +83,8 @@ def read_journals(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
         for line in path.read_bytes().splitlines():
             try:
                 entry = json.loads(line)
-                own[entry["unit"], entry["fingerprint"]] = entry
+                kept = {name: entry[name] for name in _KEPT if entry.get(name)}
+                own[entry["unit"], entry["fingerprint"]] = kept
             except (ValueError, KeyError, TypeError):
                 continue  # torn by a crash
         for key, entry in own.items():

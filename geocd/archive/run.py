@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
-import os
-import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import geopandas
-
-from geocd.archive.journal import Journal, read_journals
+from geocd.archive.jobs import Shard, ToDo, read_units
+from geocd.archive.journal import Journal
 from geocd.archive.lock import locked
-from geocd.archive.plan import read_plan
-from geocd.archive.unit import UNITS, WORK, Job, Outcome, do_unit, fingerprint, settings_hash
+from geocd.archive.unit import UNITS, WORK, Job, Outcome, do_unit, publish, settings_hash
 from geocd.archive.workers import Alone, Cluster, Work, Workers
 from geocd.config import DetectConfig
 from geocd.errors import ConfigError, OutputError
-from geocd.outputs import replacing
 from geocd.words import counted
 
 Progress = Callable[[int, int, int], None]
@@ -34,6 +30,8 @@ Progress = Callable[[int, int, int], None]
 KEEP_FREE = 256 * 2**20
 """Bytes that a run leaves free on the disk."""
 PLAN, SETTINGS = "plan.parquet", "settings.json"
+_KEEPING = "keep-"
+"""How names of folders begin in which the two are made."""
 
 
 @dataclass(slots=True)
@@ -104,111 +102,71 @@ def run_plan(
         OutputError: another run works in the folder, or the disk is full; what is done is kept.
         BackendError: the scheduler cannot be reached, or went away.
     """
-    config, out = config or DetectConfig(), Path(folder)
-    part, parts = _parsed_shard(shard)
+    config, out, own = config or DetectConfig(), Path(folder), Shard.parse(shard)
     if workers < 1:
         raise ConfigError(f"there must be at least one worker, got {workers}")
-    units = read_plan(Path(plan))
     settings = settings_hash(config)
+    for _ in read_units(Path(plan), own, ["unit"]):
+        break  # a file that is no plan is refused before anything is written
     for name in ("", UNITS, WORK):
         (out / name).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(locked(out, shard))
-        _keep(Path(plan), out, settings, config)
-        mine = units.iloc[part - 1 :: parts]
-        _sweep(out, set(mine["unit"]))
-        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(out / UNITS)}
-        jobs, result = _to_do(mine, out, settings, config, sizes, retry_failed=retry_failed)
-        if jobs:
+        stack.enter_context(locked(out, shard, announce))
+        _keep(Path(plan), out, own, settings, config)
+        _sweep(out, own)
+        todo = ToDo(out / PLAN, out, own, settings, config,
+                    retry_failed=retry_failed, keep_free=keep_free)  # fmt: skip
+        result = RunResult(out, todo.units, todo.before, todo.given_up)
+        total = len(todo)
+        if total:
             alone = workers == 1 and scheduler is None
             crew: Workers = Alone() if alone else Cluster(workers, scheduler)
             stack.enter_context(crew)
             if crew.dashboard and announce:
                 announce(f"dashboard: {crew.dashboard}")
-            name = "journal.jsonl" if parts == 1 else f"journal-{part}-of-{parts}.jsonl"
+            name = "journal.jsonl" if own.parts == 1 else f"journal-{own}.jsonl"
             journal = stack.enter_context(Journal(out / name))
-            taken = _Taking(jobs, out, keep_free)
-            superseded: dict[str, list[str]] = {}
-            for old in sizes:
-                superseded.setdefault(old.rsplit(".", 2)[0], []).append(old)
-            for job, outcome in crew.run(partial(_guarded, work, keep_free), iter(taken)):
-                if _record(journal, job, outcome, result, taken):
-                    _remove(superseded.get(job.name, []), job, out)
+            for job, outcome in crew.run(partial(_guarded, work, keep_free), iter(todo)):
+                _record(journal, job, outcome, result, todo)
                 if progress:
-                    progress(result.done, len(result.failed), len(jobs))
-            taken.refuse_if_full(result)
-        _sweep(out, set(mine["unit"]))
+                    progress(result.done, len(result.failed), total)
+            if todo.full:
+                raise OutputError(_full(result, total))
+        _sweep(out, own)
         with contextlib.suppress(OSError):
             (out / WORK).rmdir()  # unless another shard works in it
     return result
 
 
-def _parsed_shard(shard: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise ConfigError(f"a shard is i/n with i from 1 to n, such as 2/8; got {shard!r}")
-    return int(match[1]), int(match[2])
-
-
-def _keep(plan: Path, out: Path, settings: str, config: DetectConfig) -> None:
+def _keep(plan: Path, out: Path, own: Shard, settings: str, config: DetectConfig) -> None:
     """The plan and the settings, for whoever merges the folder."""
-    if not (out / PLAN).exists() or not (out / PLAN).samefile(plan):
-        with replacing(out / PLAN) as draft:
-            shutil.copyfile(plan, draft)
     record = {"settings": settings, "config": dataclasses.asdict(config)}
-    with replacing(out / SETTINGS) as draft:
-        draft.write_text(json.dumps(record, indent=1, sort_keys=True))
+    # Not beside their places: what is left there when this is killed, nobody would remove.
+    work = out / WORK / f"{_KEEPING}{own}"
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(plan, work / PLAN)
+        (work / SETTINGS).write_text(json.dumps(record, indent=1, sort_keys=True))
+        publish([work / PLAN, work / SETTINGS], out)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {out}: {error.strerror}; make room, or write elsewhere"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
-def _sweep(out: Path, mine: set[str]) -> None:
-    """Remove what units were making when they were killed."""
-    for left in list((out / WORK).glob("*")):
-        if left.name in mine:
-            shutil.rmtree(left, ignore_errors=True)
+def _sweep(out: Path, own: Shard) -> None:
+    """Remove what was being made when it was killed: by this shard, or by one of another count.
 
-
-def _to_do(
-    units: geopandas.GeoDataFrame, out: Path, settings: str, config: DetectConfig,
-    sizes: dict[str, int], *, retry_failed: bool,
-) -> tuple[list[Job], RunResult]:  # fmt: skip
-    states = read_journals(out)
-    result = RunResult(out, len(units), 0, 0)
-    jobs = []
-    for unit in units.drop(columns=["geometry"]).to_dict("records"):
-        job = Job(unit, fingerprint(unit, settings), str(out), config)
-        state = states.get((job.name, job.fingerprint), {})
-        outputs = state.get("outputs", {})
-        whole = all(sizes.get(name) == size for name, size in outputs.items())
-        if state.get("status") in ("done", "empty") and whole:
-            result.before += 1
-        elif state.get("status") == "failed" and not retry_failed:
-            result.given_up += 1
-        else:
-            jobs.append(job)
-    return jobs, result
-
-
-class _Taking:
-    """Gives out jobs as long as there is room on the disk."""
-
-    def __init__(self, jobs: list[Job], out: Path, keep_free: int) -> None:
-        self._jobs, self._out, self._keep_free = jobs, out, keep_free
-        self.full = False
-
-    def __iter__(self) -> Iterator[Job]:
-        for job in self._jobs:
-            self.full = self.full or shutil.disk_usage(self._out).free < self._keep_free
-            if self.full:
-                return
-            yield job
-
-    def refuse_if_full(self, result: RunResult) -> None:
-        if self.full:
-            left = len(self._jobs) - result.done - len(result.failed)
-            raise OutputError(
-                f"the disk of {self._out} is full: {result.done + result.before} units are done "
-                f"and kept, {left} are left; make room, then run the same command again"
-            )
+    The lock keeps shards of another count away, so nobody is making that any more.
+    """
+    names = {path.name for path in (out / WORK).glob("*")}
+    gone = {name for name in names if name.startswith(_KEEPING)}
+    gone = {name for name in gone if not name.endswith(f"-of-{own.parts}")}
+    units = names if own.parts == 1 else (u["unit"] for u in read_units(out / PLAN, own, ["unit"]))
+    for name in names & {*gone, *units}:
+        shutil.rmtree(out / WORK / name, ignore_errors=True)
 
 
 def _guarded(work: Work, keep_free: int, job: Job) -> Outcome:
@@ -216,19 +174,30 @@ def _guarded(work: Work, keep_free: int, job: Job) -> Outcome:
     try:
         return work(job)
     except Exception as error:
-        # Libraries report a full disk in words of their own; free space speaks for itself.
-        if shutil.disk_usage(job.folder).free < keep_free:
+        if _for_want_of_room(error, Path(job.folder), keep_free):
             return Outcome("full", str(error))
         return Outcome("failed", f"{type(error).__name__}: {error}")
 
 
+def _for_want_of_room(error: BaseException | None, folder: Path, keep_free: int) -> bool:
+    # A quota can be used up where the disk is not. Libraries report both in words of their own;
+    # then free space speaks for itself.
+    if shutil.disk_usage(folder).free < keep_free:
+        return True
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _record(
-    journal: Journal, job: Job, outcome: Outcome, result: RunResult, taken: _Taking
-) -> bool:  # fmt: skip
-    """Write down what became of a unit; whether it is done."""
+    journal: Journal, job: Job, outcome: Outcome, result: RunResult, todo: ToDo
+) -> None:  # fmt: skip
+    """Write down what became of a unit."""
     if outcome.status == "full":
-        taken.full = True
-        return False
+        todo.full = True
+        return
     try:
         journal.write(
             dataclasses.asdict(outcome) | {
@@ -238,18 +207,19 @@ def _record(
         )  # fmt: skip
     except OutputError:
         # A unit that no line tells of is done again.
-        taken.full = True
-        return False
+        todo.full = True
+        return
     if outcome.status == "failed":
         result.failed[job.name] = outcome.error or ""
-        return False
+        return
     result.done += 1
     result.changes += outcome.changes
-    return True
+    todo.remove_old(job)
 
 
-def _remove(names: list[str], job: Job, out: Path) -> None:
-    """Remove the files that a unit had under other settings."""
-    for name in names:
-        if not name.startswith(f"{job.stem}."):
-            (out / UNITS / name).unlink(missing_ok=True)
+def _full(result: RunResult, total: int) -> str:
+    left = total - result.done - len(result.failed)
+    return (
+        f"the disk of {result.folder} is full: {counted(result.done + result.before, 'unit')} done "
+        f"and kept, {left} left; make room, then run the same command again"
+    )

@@ -1,25 +1,34 @@
-"""Who does the units: this process, or workers of Dask; never more in flight than can be held."""
+"""Who does the units: this process, or workers of Dask; never more in flight than are worked on."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import secrets
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol
 
 from geocd.archive.unit import Job, Outcome
 from geocd.errors import BackendError, ConfigError
+from geocd.predict.threads import limit_threads
 
 Work = Callable[[Job], Outcome]
-_PER_WORKER = 2
-"""Units in flight for each thread of a worker: the one it does and the one it does next."""
 _PATIENCE = 60
 """Seconds to wait for a scheduler and its first worker."""
+_LOOK = 1.0
+"""Seconds after which it is asked again which workers there are."""
 
 _GONE = "the scheduler went away; what is done is kept: start one and run the same command again"
+_turn = threading.Lock()
 
 
 class Workers(Protocol):
@@ -61,6 +70,9 @@ class Alone:
 class Cluster:
     """Workers of Dask: processes here, or whatever hangs on a scheduler.
 
+    A worker does one unit at a time, with as many threads as Dask counts for it. Here that is
+    OMP_NUM_THREADS, or an equal share of the processors.
+
     Args:
         workers: processes to start here.
         scheduler: address of a scheduler; None: one is started here.
@@ -78,20 +90,20 @@ class Cluster:
             )
         self._workers, self._scheduler = workers, scheduler
         self._stack = ExitStack()
+        self._there: tuple[str, ...] = ()
+        self._looked = -_LOOK
         self.dashboard: str | None = None
 
     def __enter__(self) -> Cluster:
         from distributed import Client, LocalCluster
 
-        # Without bokeh there is no page to show.
-        shown = importlib.util.find_spec("bokeh") is not None
         try:
             address: Any = self._scheduler
             if address is None:
                 address = self._stack.enter_context(
                     LocalCluster(  # type: ignore[no-untyped-call]
-                        n_workers=self._workers, threads_per_worker=1, processes=True,
-                        dashboard_address=":0" if shown else None,
+                        n_workers=self._workers, threads_per_worker=_threads_each(self._workers),
+                        processes=True, dashboard_address="localhost:0",
                         silence_logs=logging.CRITICAL,
                     )
                 )  # fmt: skip
@@ -104,7 +116,7 @@ class Cluster:
                 f"no workers at {self._scheduler or 'this machine'}: {error}; start a scheduler "
                 "with 'dask scheduler', and workers with 'dask worker ADDRESS'"
             ) from None
-        self.dashboard = self._client.dashboard_link if shown or self._scheduler else None
+        self.dashboard = _page(self._client.dashboard_link)
         return self
 
     def __exit__(
@@ -114,54 +126,99 @@ class Cluster:
         self._stack.close()
 
     def run(self, work: Work, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome]]:
-        """Take jobs as there is room, and give outcomes as they come.
+        """Take a job for each worker that has none, and give outcomes as they come.
 
-        A unit whose worker dies is done again by another; one that kills three is given up.
+        A unit whose worker dies is done again by another; one that kills four is given up.
+        Workers may come and go; while there is none, this waits.
 
         Raises:
             BackendError: the scheduler went away.
         """
-        from distributed import as_completed
-        from distributed.comm.core import CommClosedError
-
-        flying: dict[str, Job] = {}
-        finished = as_completed(raise_errors=False)  # type: ignore[no-untyped-call]
+        flying: dict[str, tuple[Job, str]] = {}  # by key: what is done, and where
+        ended: SimpleQueue[Any] = SimpleQueue()
+        more = True
         while True:
-            try:
-                self._fill(finished, flying, work, jobs)
-                if not flying:
-                    return
-                future = next(finished)
-                job = flying.pop(future.key)
-                outcome = self._outcome(future)
-            except (CommClosedError, TimeoutError):
-                raise BackendError(_GONE) from None
-            future.release()
-            yield job, outcome
-
-    def _fill(
-        self, finished: Any, flying: dict[str, Job], work: Work, jobs: Iterator[Job]
-    ) -> None:  # fmt: skip
-        # Asked for every time: workers come and go.
-        room = _PER_WORKER * max(1, sum(self._client.nthreads().values()))
-        while len(flying) < room:
-            job = next(jobs, None)
-            if job is None:
+            for address in self._idle(flying) if more else ():
+                job = next(jobs, None)
+                if job is None:
+                    more = False
+                    break
+                future = self._submit(work, job, address)
+                flying[future.key] = job, address
+                future.add_done_callback(ended.put)
+            if not (more or flying):
                 return
-            future = self._client.submit(work, job, key=f"{job.stem}-{id(job)}", pure=False)
-            flying[future.key] = job
-            finished.add(future)
+            with suppress(Empty):
+                future = ended.get(timeout=_LOOK)
+                job, _ = flying.pop(future.key)
+                outcome = self._outcome(future)
+                future.release()
+                yield job, outcome
+
+    def _idle(self, flying: dict[str, tuple[Job, str]]) -> list[str]:
+        """Addresses of the workers that have nothing to do."""
+        if time.monotonic() - self._looked >= _LOOK:
+            with self._connected():
+                self._there = tuple(self._client.nthreads())
+            self._looked = time.monotonic()
+        busy = {address for _, address in flying.values()}
+        return [address for address in self._there if address not in busy]
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        try:
+            if self._client.status != "running":
+                raise BackendError(_GONE)
+            yield
+        except (OSError, TimeoutError, CancelledError):
+            raise BackendError(_GONE) from None
+
+    def _submit(self, work: Work, job: Job, address: str) -> Any:
+        # Where to is said here, because Dask would fill a worker of several threads with as many
+        # units. If the worker dies, any other may take its unit.
+        with self._connected():
+            return self._client.submit(
+                partial(_in_turn, work), job, key=f"{job.stem}-{secrets.token_hex(4)}", pure=False,
+                workers=[address], allow_other_workers=True,
+            )  # fmt: skip
 
     def _outcome(self, future: Any) -> Outcome:
         from distributed import KilledWorker
 
-        if future.status == "finished":
-            outcome = future.result()
-            assert isinstance(outcome, Outcome)
-            return outcome
-        error = future.exception() if future.status == "error" else None
+        with self._connected():
+            if future.status == "finished":
+                outcome = future.result()
+                assert isinstance(outcome, Outcome)
+                return outcome
+            error = future.exception() if future.status == "error" else None
         if isinstance(error, KilledWorker):
             return Outcome("failed", "it killed its workers; has the machine enough memory?")
         if error is not None:
             return Outcome("failed", f"{type(error).__name__}: {error}")
         raise BackendError(_GONE)
+
+
+def _in_turn(work: Work, job: Job) -> Outcome:
+    """Do a unit in a worker, when no other one is being done there, with the worker's threads."""
+    from distributed import get_worker
+
+    with _turn:
+        limit_threads(get_worker().state.nthreads)
+        return work(job)
+
+
+def _threads_each(workers: int) -> int:
+    """Threads of each of several workers of this machine."""
+    from dask.system import CPU_COUNT
+
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return max(1, int(CPU_COUNT) // workers)
+
+
+def _page(link: str) -> str:
+    """A page of the scheduler that it has: without bokeh, tables only."""
+    if importlib.util.find_spec("bokeh") is not None:
+        return link
+    return f"{link.removesuffix('/status')}/info/main/workers.html"
