@@ -1,13 +1,15 @@
 """A cheap stand-in for `detect`, and a run with it that can be started as a process and killed.
 
-python tests/archive_stub.py PLAN FOLDER WORKERS
+python tests/archive_stub.py PLAN FOLDER [--workers N] [--shard I/N] [--keep-free BYTES]
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +17,9 @@ import geopandas
 import numpy as np
 import rasterio
 
+from geocd.archive import unit
 from geocd.archive.run import run_plan
-from geocd.archive.unit import do_unit
+from geocd.errors import GeocdError
 from geocd.rasters.grid import Grid
 from geocd.rasters.write import RowWriter
 
@@ -32,7 +35,7 @@ def cheap_detect(before, after, output, *, scores, dates, alignment, config):
         writer.tag({"thresholds": {"building": 0.5, "road": 0.5}, "weights": {"name": "stub"}})
         found = np.where(seen, np.where(new - old > 60, 254, 0), 255).astype(np.uint8)
         writer.write(np.stack([found, np.where(seen, 0, 255).astype(np.uint8)]))
-    time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
+        time.sleep(float(os.environ.get("STUB_SECONDS", "0")))  # the file is not whole yet
     return SimpleNamespace(changes=geopandas.GeoDataFrame(
         {"direction": []}, geometry=[], crs=grid.crs.to_wkt()))  # fmt: skip
 
@@ -45,13 +48,37 @@ def measure_nothing(before, after, output, *, config, made_by):
 CHEAP = SimpleNamespace(detect=cheap_detect, measure=measure_nothing)
 
 
+def slow_publish(publish, drafts, folder, **options):
+    """Half of the outputs of a unit, and long after it the other half."""
+    for draft in drafts:
+        publish([draft], folder, **options)
+        time.sleep(float(os.environ["STUB_PUBLISH"]) if folder.name == unit.UNITS else 0)
+
+
 def work(job):
     """`do_unit` with the stand-in; notes that it began, and in which process."""
     sys.modules["geocd.pipeline"] = CHEAP
+    if "STUB_PUBLISH" in os.environ and not isinstance(unit.publish, partial):
+        unit.publish = partial(slow_publish, unit.publish)
     with (Path(job.folder).parent / f"{Path(job.folder).name}.log").open("a") as log:
         log.write(f"{job.name} {os.getpid()}\n")
-    return do_unit(job)
+    return unit.do_unit(job)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("plan")
+    parser.add_argument("folder")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--shard", default="1/1")
+    parser.add_argument("--keep-free", type=int, default=0)
+    options = vars(parser.parse_args())
+    try:
+        result = run_plan(options.pop("plan"), options.pop("folder"), work=work, **options)
+    except GeocdError as error:
+        sys.exit(f"Error: {error}")
+    print(result.report())
 
 
 if __name__ == "__main__":
-    print(run_plan(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), work=work).report())
+    main()
