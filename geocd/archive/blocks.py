@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -96,17 +96,41 @@ class Blocks:
         return found[0], found[1]
 
 
-def chip_places(grid: Grid, blocks: Blocks, size: int, overlap: int) -> list[tuple[int, int]]:
-    """(row, col) of the upper left corners of chips that cover a raster.
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A raster that chips are cut from.
+
+    Attributes:
+        grid: its pixels.
+        shown: what both dates show, in the CRS of the grid; None: all of it.
+    """
+
+    grid: Grid
+    shown: BaseGeometry | None = None
+
+    def chip(self, place: tuple[int, int], size: int) -> Grid:
+        """The grid of the chip whose upper left pixel is at (row, col)."""
+        row, col = place
+        return self.grid.crop(slice(row, row + size), slice(col, col + size))
+
+
+def chip_places(ground: Ground, blocks: Blocks, size: int, overlap: int) -> list[tuple[int, int]]:
+    """(row, col) of the upper left corners of chips that cover what a raster shows.
 
     Chips end where blocks do, as far as the pixels allow; a raster smaller than a chip has one.
     What is left of a block is covered if it is as wide as half a chip.
     """
     rows, cols = (
         _begins(length, edges, size, overlap)
-        for length, edges in zip(grid.shape, blocks.edges(grid), strict=True)
+        for length, edges in zip(ground.grid.shape, blocks.edges(ground.grid), strict=True)
     )
-    return [(row, col) for row in rows for col in cols]
+    places = [(row, col) for row in rows for col in cols]
+    if ground.shown is None:
+        return places
+    shapely.prepare(ground.shown)
+    outlines = [ground.chip(place, size).footprint for place in places]
+    seen = shapely.intersects(ground.shown, outlines)
+    return [place for place, inside in zip(places, seen, strict=True) if inside]
 
 
 def _begins(length: int, edges: Sequence[float], size: int, overlap: int) -> list[int]:
@@ -140,14 +164,8 @@ class Splits:
         return names.pop() if len(names) == 1 else None
 
 
-def chips_on(grid: Grid, blocks: Blocks, size: int, overlap: int) -> Iterator[tuple[Block, Grid]]:
-    """(row, col) and grid of every chip of a raster."""
-    for row, col in chip_places(grid, blocks, size, overlap):
-        yield (row, col), grid.crop(slice(row, row + size), slice(col, col + size))
-
-
 def draw_splits(
-    blocks: Blocks, grids: Sequence[Grid], *, size: int, overlap: int,
+    blocks: Blocks, grounds: Sequence[Ground], *, size: int, overlap: int,
     shares: Mapping[str, float], seed: int,
 ) -> Splits:  # fmt: skip
     """Give every block that a chip touches to a split, so that chips are shared out as asked.
@@ -157,7 +175,7 @@ def draw_splits(
 
     Args:
         blocks: the ground.
-        grids: rasters that chips are cut from.
+        grounds: rasters that chips are cut from.
         size: side of a chip in pixels.
         overlap: pixels that neighbours share.
         shares: of each split, 0..1.
@@ -167,9 +185,9 @@ def draw_splits(
         InputError: there are fewer blocks than splits.
     """
     counts: Counter[Block] = Counter()
-    for grid in grids:
-        for _, chip in chips_on(grid, blocks, size, overlap):
-            touched = blocks.touched(chip)
+    for ground in grounds:
+        for place in chip_places(ground, blocks, size, overlap):
+            touched = blocks.touched(ground.chip(place, size))
             counts.update(dict.fromkeys(touched, 0) | {min(touched): 1})
     wanted = {name: share for name, share in shares.items() if share > 0}
     if len(counts) < len(wanted):
@@ -199,28 +217,30 @@ def _draw(block: Block, seed: int) -> bytes:
     return hashlib.sha256(f"{seed} {block[0]} {block[1]}".encode()).digest()
 
 
-def fitting_side(grids: Sequence[Grid], size: int, overlap: int, *, alone: bool) -> int:
+def fitting_side(grounds: Sequence[Ground], size: int, overlap: int, *, alone: bool) -> int:
     """Side of the largest blocks, 8 to 1 chips wide, of which there are enough to share out.
 
     Args:
-        grids: rasters that chips are cut from.
+        grounds: rasters that chips are cut from.
         size: side of a chip in pixels.
         overlap: pixels that neighbours share.
         alone: there is but one raster, and blocks hang on its corner.
     """
     for chips in _ACROSS[:-1]:
         side = size + (chips - 1) * (size - overlap)
-        blocks = blocks_of(grids, side, alone=alone)
+        blocks = blocks_of(grounds, side, alone=alone)
         seen: set[Block] = set()
-        for grid in grids:
-            seen.update(min(blocks.touched(c)) for _, c in chips_on(grid, blocks, size, overlap))
+        for ground in grounds:
+            places = chip_places(ground, blocks, size, overlap)
+            seen.update(min(blocks.touched(ground.chip(place, size))) for place in places)
             if len(seen) >= _ENOUGH:
                 return side
     return size
 
 
-def blocks_of(grids: Sequence[Grid], side: int, *, alone: bool) -> Blocks:
+def blocks_of(grounds: Sequence[Ground], side: int, *, alone: bool) -> Blocks:
     """Blocks of one raster, or of the ground in the CRS that most rasters have."""
+    grids = [ground.grid for ground in grounds]
     if alone:
         return Blocks.of_raster(grids[0], side)
     names = [grid.crs.to_wkt() if grid.crs else "" for grid in grids]

@@ -17,16 +17,16 @@ from typing import Any
 
 import geopandas
 import numpy as np
-import pandas as pd
+import shapely
 
 from geocd import outputs
 from geocd.align import Alignment, estimate, gray_reader
 from geocd.align.coverage import contradicted_ground
-from geocd.archive.blocks import Splits, blocks_of, chip_places, chips_on, draw_splits, fitting_side
+from geocd.archive.blocks import Ground, Splits, blocks_of, chip_places, draw_splits, fitting_side
 from geocd.archive.chipfile import write_image, write_label
 from geocd.archive.chiplabels import ChipLabel, ChipLabels
 from geocd.archive.chipset import agree, index_of, publish, read_parts, work_folder
-from geocd.archive.header import crs_text, hash_samples
+from geocd.archive.header import WGS84, crs_text, hash_samples
 from geocd.archive.lock import locked
 from geocd.archive.pairs import core_grid
 from geocd.archive.picture import draw_chips
@@ -44,7 +44,7 @@ from geocd.errors import (
     OutputError,
 )
 from geocd.provenance import describe_input
-from geocd.rasters.grid import Grid
+from geocd.rasters.grid import Grid, reproject_geometry
 from geocd.rasters.pair import PairReader, RasterPair, open_pair
 from geocd.rasters.write import bounded_cache
 from geocd.training.tiles import IGNORE
@@ -115,14 +115,14 @@ class _Source:
 
     Attributes:
         name: beginning of the names of its chips.
-        grid: on which they lie.
+        ground: on which they lie.
         dates: before and after.
         label_dates: dates whose labels count, where labels have dates; None: all do.
         opened: gives the pair, aligned, and the alignment.
     """
 
     name: str
-    grid: Grid
+    ground: Ground
     dates: tuple[str | None, str | None]
     label_dates: tuple[str, str] | None
     opened: Callable[[], AbstractContextManager[tuple[RasterPair, Alignment]]]
@@ -157,7 +157,7 @@ def tile_pair(
         pair = _open(before, after, bands, area)
     name = _slug(Path(before).stem)
     dates = pair.before.date, pair.after.date
-    source = _Source(name, pair.grid, dates, None, lambda: _aligned(pair, config))
+    source = _Source(name, Ground(pair.grid), dates, None, lambda: _aligned(pair, config))
     inputs = [
         describe_input(scene.name, tuple(tile.path for tile in scene.tiles))
         for scene in (pair.before, pair.after)
@@ -202,10 +202,9 @@ def tile_plan(
         GeocdError: and its kinds; see ``geocd.errors``.
     """
     config, area, path = align or AlignConfig(), None if aoi is None else Path(aoi), Path(plan)
-    table = pd.DataFrame(read_plan(path).drop(columns="geometry"))
-    units = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    units = [{str(k): v for k, v in row.items()} for row in read_plan(path).to_dict("records")]
     sources = [
-        _Source(unit["unit"], core_grid(unit), dates, dates,
+        _Source(unit["unit"], _unit_ground(unit), dates, dates,
                 partial(_opened_unit, unit, config, bands, area))
         for unit in units
         for dates in ((unit["before_date"], unit["after_date"]),)
@@ -215,6 +214,14 @@ def tile_plan(
         settings={"plan": hash_samples(path)} | _settings(config, bands, area),
         progress=progress, skip_failed=skip_failed, alone=False,
     )  # fmt: skip
+
+
+def _unit_ground(unit: Mapping[str, Any]) -> Ground:
+    """The pixels of a unit, and what both dates show of them."""
+    grid = core_grid(unit)
+    shown = reproject_geometry(unit["geometry"], WGS84, grid.crs or WGS84)
+    # Outlines are true to a pixel.
+    return Ground(grid, shapely.buffer(shown, 2 * max(grid.pixel_size)))
 
 
 def _slug(name: str) -> str:
@@ -276,7 +283,7 @@ def _tile(
     if picture is not None:
         outputs.check_writable(Path(picture), overwrite=True)
     if labels is not None:
-        labels.check_place([source.grid for source in sources])
+        labels.check_place([source.ground.grid for source in sources])
     work = work_folder(output)
     with locked(work):
         agree(work, dict(settings) | _labelled(labels, rules))
@@ -306,12 +313,12 @@ def _labelled(labels: ChipLabels | None, rules: ChipRules) -> dict[str, Any]:
 
 
 def _draw(sources: Sequence[_Source], rules: ChipRules, *, alone: bool) -> Splits:
-    grids = [source.grid for source in sources]
+    grounds = [source.ground for source in sources]
     cut = {"size": rules.size, "overlap": rules.overlap}
-    side = rules.block or fitting_side(grids, **cut, alone=alone)
+    side = rules.block or fitting_side(grounds, **cut, alone=alone)
     shares = dict(zip(_SPLITS, rules.shares, strict=True))
-    blocks = blocks_of(grids, side, alone=alone)
-    return draw_splits(blocks, grids, **cut, shares=shares, seed=rules.seed)
+    blocks = blocks_of(grounds, side, alone=alone)
+    return draw_splits(blocks, grounds, **cut, shares=shares, seed=rules.seed)
 
 
 def _cut_all(
@@ -375,16 +382,17 @@ class _Cutter:
         self._reader: PairReader = stack.enter_context(pair.reader())
         self._label: ChipLabel | None = None
         if labels is not None:
-            self._label = stack.enter_context(labels.opened(source.grid, source.label_dates))
-        place = ~pair.grid.transform @ source.grid.transform
+            self._label = stack.enter_context(labels.opened(source.ground.grid, source.label_dates))
+        place = ~pair.grid.transform @ source.ground.grid.transform
         self._shift = round(place.f), round(place.c)
 
     def cut(self, tell: Callable[[int, int], None]) -> dict[str, Any]:
         """Write the chips; returns their rows of the index, and how many were left out and why."""
         left_out, rows = Counter[str](), []
-        where = self.source.grid, self.splits.blocks, self.rules.size, self.rules.overlap
-        total = len(chip_places(*where))
-        for done, (place, grid) in enumerate(chips_on(*where), 1):
+        ground, size = self.source.ground, self.rules.size
+        places = chip_places(ground, self.splits.blocks, size, self.rules.overlap)
+        for done, place in enumerate(places, 1):
+            grid = ground.chip(place, size)
             split = self.splits.split(grid)
             if split is None:
                 left_out["across ground of several splits"] += 1
@@ -394,7 +402,7 @@ class _Cutter:
                     left_out[row] += 1
                 else:
                     rows.append(row | {"split": split})
-            tell(done, total)
+            tell(done, len(places))
         return {"rows": rows, "left_out": dict(left_out)} | self._alignment
 
     def _write(self, place: tuple[int, int], grid: Grid) -> dict[str, Any] | str:
