@@ -307,7 +307,7 @@ def _untouched(plain: NDArray[np.bool_], found: NDArray[np.bool_]) -> list[tuple
 
 
 def _failed(name: str, error: Exception) -> Verdict:
-    log.exception("inspection of %s failed", name, exc_info=error)
+    log.debug("inspection of %s failed", name, exc_info=error)
     return cannot_judge(name, f"judging it failed: {type(error).__name__}: {error}")
 
 

@@ -30,7 +30,6 @@ _FAR = 4
 pixels, as a share of the step over all, is how steep it is."""
 _LEAST_STEP = 12.0
 """Least step across an edge of the golden, in grey levels."""
-_NO_MAP = np.empty(0, np.float32)
 _SMOOTH = 2.0
 """Standard deviation, in pixels, of the smoothing before grey values are compared."""
 _STRIDE = 4
@@ -80,8 +79,8 @@ class Quality:
         self._steep = _steepness(golden, self._places, self._normals, self._group)
         if not self._steep:
             raise InputError(
-                "the golden has too few clear edges to tell whether a sample is as sharp; show more "
-                "of the part, or take it sharper and with more contrast"
+                "the golden has too few clear edges to tell whether a sample is as sharp; show "
+                "more of the part, or take it sharper and with more contrast"
             )
 
     def light(self, aligned: Gray, seen: Mask) -> Light:
@@ -193,14 +192,16 @@ def _edges(golden: Gray, usable: Mask) -> tuple[Float32, Float32, NDArray[np.int
 def _profiles(gray: Gray, places: Float32, normals: Float32) -> Float32:
     """Grey values along lines across edges, a pixel apart, shape (n, 2 * _FAR + 1)."""
     reach = np.arange(-_FAR, _FAR + 1, dtype=np.float32)
-    table = places[:, None, :] + reach[:, None] * normals[:, None, :]
     # OpenCV takes no more than 32767 rows.
-    parts = [
-        cv2.remap(gray, np.ascontiguousarray(part, np.float32), _NO_MAP, cv2.INTER_LINEAR,
-                  borderMode=cv2.BORDER_REPLICATE)
-        for part in np.array_split(table, max(1, -(-len(table) // 30_000)))
-    ]  # fmt: skip
-    return np.concatenate(parts).astype(np.float32).reshape(len(places), len(reach))
+    parts = np.array_split(np.arange(len(places)), max(1, -(-len(places) // 30_000)))
+    found = []
+    for part in parts:
+        x, y = (
+            (places[part, k, None] + reach * normals[part, k, None]).astype(np.float32)
+            for k in (0, 1)
+        )
+        found.append(cv2.remap(gray, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    return np.concatenate(found).astype(np.float32).reshape(len(places), len(reach))
 
 
 def _steepness(

@@ -64,7 +64,6 @@ _FEW_BLOCKS = 6
 """Blocks without which a region says nothing."""
 _UNSURE_PX = 2.0
 """Standard deviation of the position of a corner, in pixels, beyond which it is not known."""
-_NO_MAP = np.empty(0, np.float32)
 _TURNS = (0.0, 1.5, -1.5, 3.0, -3.0)
 """Rotations from which the search begins, in degrees, until one is proven."""
 
@@ -399,8 +398,8 @@ def _look(scale: _Scale, image: Float32, numbers: FloatArray) -> Float32:
     rows = -(-len(places) // 256)
     padded = np.zeros((rows * 256, 2), np.float32)
     padded[: len(places)] = places
-    table = padded.reshape(rows, 256, 2)
-    found = cv2.remap(image, table, _NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
+    x, y = (np.ascontiguousarray(padded[:, k].reshape(rows, 256)) for k in (0, 1))
+    found = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
                       borderValue=math.nan)  # fmt: skip
     return _float(found).ravel()[: len(places)]
 
