@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import geocd
 from geocd.assess.area import Estimate
+from geocd.assess.labelling import check_page, read_labels, write_labelling_page
 from geocd.assess.samplefile import (
     SampleAssessment,
     assess_sample,
     check_sample_output,
+    units_of,
     write_sample,
 )
 from geocd.assess.sampling import PixelSample, draw_sample
 from geocd.assess.tables import Table, figure
 from geocd.config import SampleConfig
+from geocd.errors import ConfigError
 from geocd.outputs import check_writable, replacing
 from geocd.provenance import describe_input
 from geocd.rasters.write import read_provenance
@@ -34,6 +37,8 @@ class DrawnSample:
     """What was drawn, for people and programs."""
 
     sample: PixelSample
+    page: Path | None = None
+    """The page to label on, if one was asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -62,10 +67,16 @@ class DrawnSample:
             for s in sample.strata
         ]  # fmt: skip
         heads = ["stratum", "map says", _unit(sample.unit), "share", "units"]
-        return (
-            f"{Table('Strata', heads, rows).to_text()}\n\n{len(sample.row)} units -> {output}\n"
+        drawn = f"{Table('Strata', heads, rows).to_text()}\n\n{len(sample.row)} units -> {output}\n"
+        in_qgis = (
             "Open it in QGIS over both images, fill in the column reference of every unit, and "
             f"run: geocd assess {output}"
+        )
+        if self.page is None:
+            return drawn + in_qgis
+        return (
+            f"{drawn}page to label on -> {self.page}\nLabel every unit on it, export, and run: "
+            f"geocd assess {output} --labels {output.stem}-labels.csv"
         )
 
 
@@ -74,6 +85,8 @@ def make_sample(
     output: str | Path,
     *,
     config: SampleConfig | None = None,
+    page: Path | None = None,
+    images: tuple[str, str] | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> DrawnSample:
@@ -83,7 +96,9 @@ def make_sample(
         change_map: as ``geocd detect --mask`` writes it.
         output: GeoPackage to write; see ``write_sample``.
         config: how many, and where.
-        overwrite: replace an existing file, labels included.
+        page: page to label on, .html; see ``write_labelling_page``.
+        images: before and after, for the page; None: those that the map was made of.
+        overwrite: replace existing files, labels included.
         progress: called with rows done and rows in all.
 
     Raises:
@@ -91,16 +106,36 @@ def make_sample(
     """
     config, output = config or SampleConfig(), Path(output)
     check_sample_output(output, overwrite=overwrite)
+    if page is not None:
+        check_page(page, overwrite=overwrite)
     sample = draw_sample(change_map, config=config, progress=progress)
+    run = read_provenance(Path(change_map))
     record = {
         "geocd": geocd.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "map": describe_input(str(change_map), (str(change_map),)),
-        "map_made_by": read_provenance(Path(change_map)),
+        "map_made_by": run,
         "config": dataclasses.asdict(config),
     }
+    if page is not None:
+        before, after = images or _images_of(run)
+        write_labelling_page(
+            sample, units_of(sample), page, file=output, before=before, after=after, record=run,
+            overwrite=overwrite,
+        )  # fmt: skip
     write_sample(sample, output, record=record, overwrite=overwrite)
-    return DrawnSample(sample)
+    return DrawnSample(sample, page)
+
+
+def _images_of(run: dict[str, Any]) -> tuple[str, str]:
+    """Both images that a change map was made of."""
+    inputs = run.get("inputs", {})
+    names = [inputs.get(role, {}).get("name") for role in ("before", "after")]
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            "the map does not say of which images it was made; give both (--images BEFORE AFTER)"
+        )
+    return names[0], names[1]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -179,17 +214,18 @@ class Judgement:
 
 
 def judge_sample(
-    path: str | Path, *, output: Path | None = None, overwrite: bool = False
-) -> Judgement:
+    path: str | Path, *, labels: Sequence[Path] = (), output: Path | None = None,
+    overwrite: bool = False,
+) -> Judgement:  # fmt: skip
     """Accuracy and area from a labelled sample, written as JSON where that is wanted.
 
     Raises:
-        InputError: see ``assess_sample``.
+        InputError: see ``assess_sample`` and ``read_labels``.
         OutputError: the JSON cannot be written.
     """
     if output is not None:
         check_writable(output, overwrite=overwrite)
-    judgement = Judgement(assess_sample(path))
+    judgement = Judgement(assess_sample(path, labels=[read_labels(file) for file in labels]))
     if output is not None:
         with replacing(output) as draft:
             draft.write_text(json.dumps(judgement.to_dict(), indent=1))

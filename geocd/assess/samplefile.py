@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
 from geocd.assess.area import SampledAccuracy, estimate_accuracy
+from geocd.assess.labelling import Labels, sample_name
 from geocd.assess.sampling import MAP_CLASSES, NONE, PixelSample, Stratum
 from geocd.errors import ConfigError, InputError, OutputError
 from geocd.maps.qml import add_layer_style
@@ -73,7 +74,7 @@ def write_sample(
             with warnings.catch_warnings():
                 # Layers without a CRS are a supported case: they are in pixel units.
                 warnings.filterwarnings("ignore", message=".*crs.*was not provided.*")
-                pyogrio.write_dataframe(_units(sample), temporary, driver="GPKG", layer=SAMPLE,
+                pyogrio.write_dataframe(units_of(sample), temporary, driver="GPKG", layer=SAMPLE,
                                         geometry_type="Polygon")  # fmt: skip
             for table, name in ((_strata_table(sample), STRATA), (provenance_rows(record),
                                                                    "provenance")):  # fmt: skip
@@ -84,7 +85,8 @@ def write_sample(
             raise OutputError(f"{path} was not written: {reason}; is the disk full?") from None
 
 
-def _units(sample: PixelSample) -> geopandas.GeoDataFrame:
+def units_of(sample: PixelSample) -> geopandas.GeoDataFrame:
+    """The units of a sample, numbered from 1, without labels."""
     names = np.array([s.name for s in sample.strata], dtype=object)
     classes = np.array([s.map_class for s in sample.strata], dtype=object)
     count = len(sample.row)
@@ -168,19 +170,21 @@ class SampleAssessment:
         return pixels / sum(s.pixels for s in self.sample.strata) * self.sample.area
 
 
-def assess_sample(path: str | Path) -> SampleAssessment:
+def assess_sample(path: str | Path, *, labels: Sequence[Labels] = ()) -> SampleAssessment:
     """Accuracy and area from a sample whose every unit was labelled.
 
     Args:
         path: a GeoPackage of ``write_sample``, with the column "reference" filled in: none,
             building, road, change, or unclear. Units that are unclear are left out, as if they
             were a random part of their stratum.
+        labels: further labels, of units that have none in the file or the same one.
 
     Raises:
         InputError: the file is no sample, units are missing or without a label, a label is
-            none of these, or too few of a stratum are left.
+            none of these, too few of a stratum are left, or labels are of another sample or
+            contradict each other.
     """
-    sample = read_sample(Path(path))
+    sample = read_sample(Path(path), labels=labels)
     in_map = {s.map_class for s in sample.strata}
     seen = in_map | set(sample.reference)
     classes = tuple(name for name in MAP_CLASSES if name in seen)
@@ -192,21 +196,24 @@ def assess_sample(path: str | Path) -> SampleAssessment:
     return SampleAssessment(sample, accuracy)
 
 
-def read_sample(path: Path) -> LabelledSample:
+def read_sample(path: Path, *, labels: Sequence[Labels] = ()) -> LabelledSample:
     """The labels of a sample, checked; see ``assess_sample``."""
     try:
         units = pyogrio.read_dataframe(path, layer=SAMPLE, read_geometry=False)
         table = pyogrio.read_dataframe(path, layer=STRATA)
         names = table["stratum"].tolist()
         strata = tuple(Stratum(*row) for row in table[["stratum", "pixels", "drawn"]].values)
-        labels, of_unit = units["reference"], units["stratum"].tolist()
+        of_unit = units["stratum"].tolist()
+        for more in labels:
+            units["reference"] = _joined(path, units, more)
+        given = units["reference"]
     except (DataSourceError, DataLayerError, KeyError) as error:
         raise InputError(
             f"{path} is no sample ({error}); draw one with geocd sample MAP -o SAMPLE.gpkg"
         ) from None
     _check_units(path, strata, of_unit)
     _check_labels(path, units)
-    reference = labels.str.strip().str.lower()
+    reference = given.str.strip().str.lower()
     judged = (reference != UNCLEAR).to_numpy()
     if not {s.map_class for s in strata} & set(_KINDS):
         # A map of plain change shows every kind of it.
@@ -220,6 +227,26 @@ def read_sample(path: Path) -> LabelledSample:
         reference=tuple(reference[judged]),
         unclear=int((~judged).sum()),
     )
+
+
+def _joined(path: Path, units: pd.DataFrame, labels: Labels) -> pd.Series[Any]:
+    """The labels of the file and others, by the number of the unit."""
+    name = sample_name(units)
+    if labels.sample != name:
+        raise InputError(
+            f"the labels are of the sample {labels.sample}, and {path} is the sample {name}; give "
+            "those that its own page exported"
+        )
+    known = units["reference"].where(units["reference"].astype(str).str.strip() != "")
+    more = units["unit"].map(labels.reference)
+    apart = known.notna() & more.notna() & (known != more)
+    if apart.any():
+        unit = units.loc[apart].iloc[0]
+        raise InputError(
+            f"unit {unit['unit']} is labelled {unit['reference']!r} and "
+            f"{labels.reference[unit['unit']]!r}; whoever labels must agree first"
+        )
+    return known.where(known.notna(), more)
 
 
 def _check_units(path: Path, strata: tuple[Stratum, ...], of_unit: list[str]) -> None:

@@ -105,7 +105,7 @@ def write_report(
     _refuse_inputs(target, (changes, before, after, mask))
     layer = read_changes(Path(changes))
     with bounded_cache():
-        bands = _bands(before, after, layer.provenance)
+        bands = shown_bands(before, after, layer.provenance)
         pair = open_pair(before, after, channels=3, bands=bands)
         pair = aligned(pair, layer.provenance.get("alignment"))
         observed = (
@@ -135,7 +135,9 @@ def check_report(path: Path, *, overwrite: bool) -> None:
     outputs.check_writable(path, overwrite=overwrite)
 
 
-def _bands(before: str | Path, after: str | Path, record: dict[str, Any]) -> tuple[int, ...] | None:
+def shown_bands(
+    before: str | Path, after: str | Path, record: dict[str, Any]
+) -> tuple[int, ...] | None:
     """The bands that the run read, if they are three; one for gray images; None: the first."""
     config = record.get("config")
     chosen = config.get("bands") if isinstance(config, dict) else None
