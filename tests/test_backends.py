@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -264,6 +266,45 @@ def test_entries_made_at_once_do_not_meet(tmp_path, monkeypatch):
     assert cache.read_facts(folder / "key") == {"stride": 1}
 
 
+def test_entries_that_nobody_used_for_long_go_when_one_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOCD_CACHE", str(tmp_path))
+    folder = tmp_path / "networks"
+
+    def _make(key):
+        cache.store_entry(key, lambda draft: (draft / "model.bin").write_bytes(b"x"), {})
+
+    def _age(name, days):
+        then = time.time() - days * 86400
+        os.utime(folder / name, (then, then))
+
+    for key in ("fresh", "stale", "used"):
+        _make(key)
+    (folder / ".new-killed").mkdir()
+    for name, days in (
+        ("fresh", cache.KEPT_DAYS - 1), ("stale", cache.KEPT_DAYS + 1),
+        ("used", cache.KEPT_DAYS + 1), (".new-killed", cache.KEPT_DAYS + 1),
+    ):  # fmt: skip
+        _age(name, days)
+    cache.find_entry("used")
+    _make("new")
+    assert sorted(path.name for path in folder.iterdir()) == ["fresh", "new", "used"]
+
+
+def test_an_entry_that_another_process_removes_meanwhile_is_made_anew(tiny, folder, monkeypatch):
+    wanted = _score(tiny)
+    _forget()
+    find = cache.find_entry
+
+    def _found_and_removed(key):
+        entry = find(key)
+        if entry is not None:
+            shutil.rmtree(entry)
+        return entry
+
+    monkeypatch.setattr(openvino.cache, "find_entry", _found_and_removed)
+    assert np.array_equal(_score(tiny), wanted)
+
+
 @pytest.mark.parametrize(
     ("platform", "variable", "wanted"),
     [("linux", "XDG_CACHE_HOME", "geocd"), ("win32", "LOCALAPPDATA", "geocd")],
@@ -461,14 +502,15 @@ def test_a_gpu_is_looked_for_by_torch_only_where_there_may_be_one(tiny, monkeypa
 class _SmallMemory(nn.Module):
     """Adds the dates; holds ``most`` window pairs."""
 
-    def __init__(self, most):
+    def __init__(self, most, refusal=None):
         super().__init__()
         self.most, self.sizes = most, []
+        self.refusal = refusal or torch.OutOfMemoryError("CUDA out of memory")
 
     def forward(self, before, after):
         self.sizes.append(len(before))
         if len(before) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.refusal
         return (before // 2 + after // 2)[:, :1]
 
 
@@ -490,6 +532,29 @@ def test_a_batch_that_the_memory_cannot_hold_is_halved_once_and_for_all():
         warnings.simplefilter("error")
         lane(*pair)
     assert max(graph.sizes[6:]) == 2
+
+
+@pytest.mark.parametrize("text", ["MPS backend out of memory", "can't allocate memory: 9 bytes"])
+def test_devices_that_tell_of_full_memory_in_words_only_are_understood(text):
+    graph = _SmallMemory(most=1, refusal=RuntimeError(text))
+    with pytest.warns(GeocdWarning, match="at a time"):
+        _lane(graph)(*_noise(2, 16, 16))
+    assert graph.sizes == [2, 1, 1]
+    with pytest.raises(RuntimeError, match="another"):
+        _lane(_SmallMemory(most=1, refusal=RuntimeError("another")))(*_noise(2, 16, 16))
+
+
+def test_what_is_computed_in_float32_on_cuda_is_not_cut_to_19_bits(tiny, monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    predictor = TorchPredictor(load_weights(str(tiny)), device="cpu", precision="float32")
+    predictor.device = torch.device("cuda")
+    predictor._lanes = [
+        lambda *pair: seen.append(torch.backends.cudnn.allow_tf32) or pair[0][:, :1]
+    ]
+    predictor(*_noise(1, 32, 32))
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_a_window_that_the_memory_cannot_hold_says_what_to_try():

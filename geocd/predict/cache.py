@@ -3,7 +3,8 @@
     <cache>/geocd/networks/<key>/model.xml, model.bin, facts.json
 
 An entry appears whole, by a rename, or not at all: two processes that make it at once cannot
-meet. It is checked when it is read, and made anew if it is damaged. Without a usable folder
+meet. It is checked when it is read, and made anew if it is damaged. Entries that nobody used for
+long, those of earlier versions above all, go when a new one is made. Without a usable folder
 everything still works, slower.
 """
 
@@ -15,14 +16,19 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from uuid import uuid4
 
 from geocd.errors import GeocdWarning
 
+KEPT_DAYS: Final = 30
+"""Days without use after which an entry goes."""
 _FACTS = "facts.json"
 
 
@@ -58,7 +64,11 @@ def find_entry(key: str) -> Path | None:
         whole = all(_digest(folder / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return folder if whole else None
+    if not whole:
+        return None
+    with suppress(OSError):  # a folder that others filled, perhaps
+        os.utime(folder)  # used now
+    return folder
 
 
 def read_facts(entry: Path) -> dict[str, Any]:
@@ -84,7 +94,9 @@ def store_entry(key: str, write: Callable[[Path], None], facts: Mapping[str, Any
         digests = {path.name: _digest(path) for path in draft.iterdir()}
         record = {"facts": dict(facts), "files": digests}
         (draft / _FACTS).write_text(json.dumps(record, indent=1))
-        return _publish(draft, root / key)
+        entry = _publish(draft, root / key)
+        _prune(root)
+        return entry
     except (OSError, RuntimeError) as error:  # the second: OpenVINO's way to say the first
         _warn_once(
             f"the network cannot be kept in {root} ({_first_line(error)}), so every run converts "
@@ -104,6 +116,17 @@ def _publish(draft: Path, target: Path) -> Path:
             shutil.rmtree(target)
             draft.rename(target)
     return target
+
+
+def _prune(root: Path) -> None:
+    """Remove what nobody used for long: entries, and what killed processes left half-done."""
+    oldest = time.time() - KEPT_DAYS * 86400
+    for path in root.iterdir():
+        # Another process may do the same; and on Windows, what is open stays.
+        with suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                # Renamed first: no process finds an entry that is half gone.
+                shutil.rmtree(path.rename(root / f".old-{uuid4().hex}"))
 
 
 def _digest(path: Path) -> str:

@@ -254,7 +254,8 @@ def _network(form: _Form) -> tuple[Any, dict[str, Any]]:
     if entry is not None:
         try:
             return _core().read_model(entry / _MODEL), cache.read_facts(entry)["network"]
-        except (RuntimeError, KeyError):  # written whole, but not by this version
+        # Written whole, but not by this version; or another process has just removed it.
+        except (RuntimeError, KeyError, OSError):
             shutil.rmtree(entry, ignore_errors=True)
     model, facts = _converted(form)
     ov = openvino()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,27 @@ def change_scores(
     return logits.softmax(dim=1)[:, 1:] if exclusive else logits.sigmoid()
 
 
+def _tells_of_full_memory(error: RuntimeError) -> bool:
+    """CUDA has an error of its own for it; MPS and the processor say it in words."""
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in words)
+
+
+@contextmanager
+def _whole_float32(device: torch.device) -> Iterator[None]:
+    """Convolutions of float32 keep their 32 bits.
+
+    CUDA would cut them to 19, and layers that are spared half precision would gain nothing.
+    """
+    former = torch.backends.cudnn.allow_tf32
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = former
+
+
 class _Lane:
     """One device with its own copy of the network.
 
@@ -123,15 +145,20 @@ class _Lane:
             batch = slice(first, first + size)
             try:
                 parts.append(self._levels(before[batch], after[batch]))
-            except torch.OutOfMemoryError:
-                size = self._most = self._fewer(min(size, len(before) - first), before.shape[2:])
-            else:
                 first += size
+                continue
+            except RuntimeError as error:
+                if not _tells_of_full_memory(error):
+                    raise
+            # Here the error is gone, and with it what its frames held of the memory.
+            size = self._most = self._fewer(min(size, len(before) - first), before.shape[2:])
         return np.concatenate(parts)
 
     def _fewer(self, size: int, shape: tuple[int, ...]) -> int:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
         if size == 1:
             raise DeviceMemoryError(
                 f"a window pair of {shape[0]} x {shape[1]} pixels does not fit the memory of "
@@ -235,9 +262,10 @@ class TorchPredictor:
             for lane, s in zip(self._lanes, shares, strict=True)
             if len(s)
         ]
-        if len(work) == 1:
-            levels = self._lanes[0](before, after)
-        else:
-            with ThreadPoolExecutor(len(work)) as pool:
-                levels = np.concatenate(list(pool.map(lambda job: job[0](*job[1:]), work)))
+        with _whole_float32(self.device):
+            if len(work) == 1:
+                levels = self._lanes[0](before, after)
+            else:
+                with ThreadPoolExecutor(len(work)) as pool:
+                    levels = np.concatenate(list(pool.map(lambda job: job[0](*job[1:]), work)))
         return levels[..., :height, :width]
