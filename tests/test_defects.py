@@ -12,7 +12,7 @@ from PIL import Image
 from geocd.errors import ConfigError, DatasetError
 from geocd.models.checkpoint import load_weights
 from geocd.training.camera import displaced, exposed
-from geocd.training.datasets import read_image
+from geocd.training.datasets import read_image, read_pixels
 from geocd.training.defect_source import DefectSource
 from geocd.training.defects import KINDS, DefectPairs, with_defects
 from geocd.training.fit import Trainer
@@ -26,6 +26,7 @@ from geocd.training.recipe import (
     find_recipe,
     load_recipe,
 )
+from geocd.training.tiles import content_hash
 
 SIDE = 96
 
@@ -189,6 +190,8 @@ def test_pairs_are_chosen_by_name_and_seen_by_a_camera(tmp_path):
     assert [pair.name for pair in real.pairs.pairs] == ["p1-1", "p1-2"]
     pair = real.sample(np.random.default_rng(0), 64)
     assert (pair.before != pair.after).any()
+    # All pictures are one and the same; a calibration on it will be refused.
+    assert real.content_hashes() == {content_hash(read_pixels(tmp_path / "B" / "p1-2.png"))}
     with pytest.raises(DatasetError, match=r"no pair of .* matches p3\*"):
         RealPairs(
             PairsSource(folder=".", include=("p3*",)), tmp_path, classes=("defect",), strict=True
@@ -212,8 +215,8 @@ def test_the_pcb_recipe_finds_its_pairs_and_templates(data):
 def _recipe(folder: Path, **changes: str) -> Recipe:
     """The bundled recipe for new products, as small as it gets."""
     text = find_recipe("new-product").read_text()
-    small = {"steps = 200": "steps = 2", "crop = 128": "crop = 32", "batch = 8": "batch = 2",
-             "every = 50": "every = 1", "synthesised = 64": "synthesised = 3"}  # fmt: skip
+    small = {"steps = 100": "steps = 2", "crop = 128": "crop = 32", "batch = 8": "batch = 2",
+             "every = 25": "every = 1", "synthesised = 64": "synthesised = 3"}  # fmt: skip
     for old, new in (small | changes).items():
         assert old in text
         text = text.replace(old, new)

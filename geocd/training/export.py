@@ -33,6 +33,8 @@ class RunFacts:
     """Pairs of each real source."""
     good: tuple[int, ...] = ()
     """Pictures of good parts of each source of synthesised defects."""
+    hashes: tuple[str, ...] = ()
+    """Content of the images of the real pairs, by which a calibration knows them again."""
     damaged: tuple[str, ...]
     """Tiles and pairs that were skipped because they are damaged."""
 
@@ -74,6 +76,8 @@ def _history(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
         "pairs": [_pairs(s, n) for s, n in zip(recipe.pairs, facts.pairs, strict=True)],
         "damaged": list(facts.damaged),
     }
+    if facts.hashes:
+        history["content_sha256"] = list(facts.hashes)
     if recipe.defects:
         history["defects"] = [_good(s, n) for s, n in zip(recipe.defects, facts.good, strict=True)]
     if loss.teacher:

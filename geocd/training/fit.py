@@ -437,6 +437,7 @@ class Trainer:
                 tiles=tuple(counts[i] for i in range(len(self.recipe.sources))),
                 pairs=tuple(len(real.pairs) for real in self.real),
                 good=tuple(len(defects.pairs) for defects in self.defects),
+                hashes=tuple(sorted(set().union(*(real.content_hashes() for real in self.real)))),
                 damaged=tuple(sorted(damaged)),
             )  # fmt: skip
             network = self._kept().network.to("cpu")

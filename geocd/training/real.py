@@ -16,10 +16,16 @@ from numpy.typing import NDArray
 from geocd.errors import DatasetError
 from geocd.training.augment import photometric
 from geocd.training.camera import displaced, exposed
-from geocd.training.datasets import LabelCoding, LabelledPairs, load_pairs
+from geocd.training.datasets import (
+    GeoreferencedPair,
+    LabelCoding,
+    LabelledPairs,
+    load_pairs,
+    read_pixels,
+)
 from geocd.training.recipe import PairsSource
 from geocd.training.synthesis import Pair
-from geocd.training.tiles import IGNORE
+from geocd.training.tiles import IGNORE, content_hash
 
 _STRONG = 0.25
 """Share of the altered images that get another season instead of another hour."""
@@ -47,6 +53,14 @@ class RealPairs:
     ) -> None:
         self.source = source
         self.pairs = open_pairs(source, root, classes=classes, strict=strict, held_out=False)
+
+    def content_hashes(self) -> set[str]:
+        """Hashes of the images, by which a calibration knows them again; not of rasters."""
+        files = [
+            path for pair in self.pairs.pairs if not isinstance(pair, GeoreferencedPair)
+            for path in (pair.before, pair.after)
+        ]  # fmt: skip
+        return {content_hash(read_pixels(path)) for path in files}
 
     def sample(self, rng: Generator, crop: int) -> Pair:
         """One pair of ``crop`` x ``crop`` pixels."""
