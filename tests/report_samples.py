@@ -81,7 +81,22 @@ def record(**more):
     } | more  # fmt: skip
 
 
-def paint_run(folder: Path, *, georeferenced=True, frame=None, provenance=None) -> Sample:
+def layers_of_the_run(transform=NORTH_UP, crs=UTM):
+    """A road's middle, ground that was not observed, and what was compared, by name."""
+    shapes = {
+        "centrelines": shapely.LineString([transform @ (20, 112), transform @ (180, 112)]),
+        "not_observed": shapely.box(*(transform @ (300, SHAPE[0])), *(transform @ (SHAPE[1], 0))),
+        "footprint": shapely.box(*(transform @ (0, SHAPE[0])), *(transform @ (SHAPE[1], 0))),
+    }
+    return {
+        name: geopandas.GeoDataFrame({"area_m2": [1.0]}, geometry=[shape], crs=crs and crs.to_wkt())
+        for name, shape in shapes.items()
+    }
+
+
+def paint_run(
+    folder: Path, *, georeferenced=True, frame=None, provenance=None, layers=None
+) -> Sample:
     """Images, change map and changes; after lies 4 pixels to the right of where it should."""
     crs = UTM if georeferenced else None
     transform = NORTH_UP if georeferenced else Affine.identity()
@@ -100,5 +115,6 @@ def paint_run(folder: Path, *, georeferenced=True, frame=None, provenance=None) 
         shown = transform if georeferenced else Affine.scale(1, -1)
         frame = change_frame(crs=crs, transform=shown)
     changes = folder / "changes.gpkg"
-    write_changes(frame, changes, provenance=record() if provenance is None else provenance)
+    write_changes(frame, changes, provenance=record() if provenance is None else provenance,
+                  layers=layers)  # fmt: skip
     return Sample(*paths, changes)

@@ -17,7 +17,16 @@ import shapely
 from affine import Affine
 from click.testing import CliRunner
 from PIL import Image
-from report_samples import BOXES, NORTH_UP, UTM, change_frame, paint_run, record
+from report_samples import (
+    BOXES,
+    NORTH_UP,
+    SHAPE,
+    UTM,
+    change_frame,
+    layers_of_the_run,
+    paint_run,
+    record,
+)
 
 from geocd.align import Motion
 from geocd.align.measurement import motion_of
@@ -34,6 +43,7 @@ from geocd.maps import write_changes
 from geocd.rasters.grid import Grid
 from geocd.rasters.pair import open_pair
 from geocd.report import write_report
+from geocd.report.beside import layers_beside
 from geocd.report.images import (
     Overview,
     Picture,
@@ -41,7 +51,9 @@ from geocd.report.images import (
     encode_overview,
     thumbnails,
 )
+from geocd.report.layer import read_changes
 from geocd.report.observed import observed_in_map
+from geocd.report.page import packed
 from geocd.report.shapes import encode_rings, polygons_in_pixels, windows_around
 from geocd.testing import paint_scene, write_raster
 from geocd_cli.main import main
@@ -199,6 +211,52 @@ def test_verdicts_in_the_file_are_carried_on(run, tmp_path):
     write_changes(frame, other, provenance=record())
     page = write_report(other, **run.images, output=tmp_path / "r.html").output.read_text()
     assert _carried(page, "table")["verdicts"] == [[0, "accepted", "sure"], [3, "unsure", ""]]
+
+
+def _beside(page: str) -> dict[str, list[list[list[float]]]]:
+    """The lines that a page carries beside its changes, in pixels."""
+    facts = _carried(page, "facts")
+    return {
+        name: [np.cumsum(np.reshape(line, (-1, 2)), axis=0) * facts["quantum"] for line in lines]
+        for name, lines in facts["beside"].items()
+    }
+
+
+def test_centrelines_gaps_and_the_footprint_lie_where_they_are(tmp_path):
+    run = paint_run(tmp_path, layers=layers_of_the_run())
+    page = _report(run, tmp_path).output.read_text()
+    found = _beside(page)
+    assert found["centrelines"][0].tolist() == [[20, 112], [180, 112]]
+    (gap,), (frame,) = found["not_observed"], found["footprint"]
+    assert [gap[:, 0].min(), gap[:, 0].max()] == [300, SHAPE[1]]
+    assert [*frame.min(axis=0), *frame.max(axis=0)] == [0, 0, *SHAPE[::-1]]
+    for name in ("road centrelines", "not observed", "footprint"):
+        assert f"</svg>{name}</label>" in page
+
+
+def test_a_file_without_these_layers_has_no_switches_for_them(run, tmp_path):
+    page = _report(run, tmp_path).output.read_text()
+    assert _beside(page) == {}
+    assert 'name="layer" value="centrelines"' not in page
+    assert 'name="layer" value="not_observed"' in page  # the change map tells that
+
+
+def test_a_layer_that_does_not_fit_is_thinned_and_then_left_out(tmp_path):
+    rng = np.random.default_rng(0)
+    walk = np.column_stack([np.linspace(0, SHAPE[1], 4000), 100 + rng.normal(0, 1.5, 4000)])
+    layers = layers_of_the_run()
+    layers["centrelines"].geometry = [
+        shapely.transform(shapely.LineString(walk), lambda xy: np.column_stack(NORTH_UP @ xy.T))
+    ]
+    layer = read_changes(paint_run(tmp_path, layers=layers).changes)
+    grid = Grid(UTM, NORTH_UP, *SHAPE)
+    lengths = []
+    for most in (100, 1000, 10_000):
+        found = layers_beside(layer, grid, most=most)
+        assert len(packed(found)) <= most
+        assert "footprint" in found
+        lengths.append(sum(len(line) for line in found.get("centrelines", [])))
+    assert lengths[0] == 0 < lengths[1] < lengths[2]
 
 
 @pytest.mark.parametrize("max_mb", [0.3, 0.5, 2])

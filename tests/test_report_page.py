@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from report_samples import NASTY, change_frame, paint_run
+from report_samples import NASTY, change_frame, layers_of_the_run, paint_run
 
 from geocd.config import ReportConfig
 from geocd.report import apply_verdicts, write_report
@@ -324,6 +324,39 @@ def test_a_report_without_a_crs_exports_verdicts_without_a_place(chromium, tmp_p
         (feature,) = json.loads((tmp_path / "v.geojson").read_text())["features"]
         assert feature["geometry"] is None
     assert apply_verdicts(tmp_path / "v.geojson", run.changes).applied == 1
+
+
+def _on_the_canvas(tab, x, y):
+    """Colour of the drawing at a pixel of the map, (r, g, b, a)."""
+    return tab.evaluate(
+        """([x, y]) => { const map = geocdReport.map, ratio = window.devicePixelRatio;
+        const point = map.latLngToContainerPoint([-y, x]);
+        const context = document.querySelector('.leaflet-outlines-pane canvas').getContext('2d');
+        return [...context.getImageData(point.x * ratio, point.y * ratio, 1, 1).data]; }""",
+        [x, y],
+    )
+
+
+def test_layers_beside_the_changes_are_switched_by_keys(chromium, tmp_path):
+    run = paint_run(tmp_path, layers=layers_of_the_run())
+    report = write_report(
+        run.changes, **run.images, mask=run.mask, output=tmp_path / "r.html"
+    ).output
+    for tab in _open(chromium, report):
+        places = {"centrelines": (60, 112), "not_observed": (300, 180)}
+        for name, place in places.items():
+            drawn = [_on_the_canvas(tab, place[0], place[1] + step) for step in range(-6, 7)]
+            switch = tab.locator(f"[name=layer][value={name}]")
+            switch.focus()
+            tab.keyboard.press("Space")
+            assert not switch.is_checked()
+            without = [_on_the_canvas(tab, place[0], place[1] + step) for step in range(-6, 7)]
+            assert drawn != without
+            tab.keyboard.press("Space")
+        assert tab.locator(".leaflet-veil-pane").evaluate("pane => pane.style.display") == ""
+        tab.locator("[name=layer][value=not_observed]").uncheck()
+        assert tab.locator(".leaflet-veil-pane").evaluate("pane => pane.style.display") == "none"
+        assert _on_the_canvas(tab, 60, 112)[:3] == pytest.approx([240, 228, 66], abs=40)
 
 
 def test_a_sharper_picture_is_laid_over_a_coarse_map(chromium, run, tmp_path):

@@ -57,6 +57,14 @@ def swatch(kind: str) -> str:
     )
 
 
+def line_sample(layer: str) -> str:
+    """A piece of a line as the map draws a layer beside the changes."""
+    return (
+        f'<svg class="sample {layer}" viewBox="0 0 22 10" aria-hidden="true">'
+        '<path class="casing" d="M1 5h20"/><path d="M1 5h20"/></svg>'
+    )
+
+
 def kinds_of(frame: geopandas.GeoDataFrame) -> list[str]:
     """The kinds that occur, the one with most changes first."""
     return [str(kind) for kind in frame["kind"].fillna("change").value_counts().index]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from geocd.maps import LAYER
 
 VERDICTS = ("accepted", "rejected", "unsure")
 """What a person can say of a change."""
+BESIDE = ("footprint", "centrelines", "not_observed")
+"""Layers of a run that a page shows beside its changes."""
 _REQUIRED = ("id", "kind", "score_mean")
 _RUN_DIGITS = 16
 
@@ -31,12 +33,14 @@ class ChangeLayer:
         frame: the polygons, in the file's CRS.
         provenance: what made them, values parsed where they are JSON; empty if unknown.
         run: names the run; verdicts carry it, so that they find their polygons again.
+        beside: the layers beside the changes that the file has, of those in `BESIDE`.
     """
 
     name: str
     frame: geopandas.GeoDataFrame
     provenance: dict[str, Any]
     run: str
+    beside: dict[str, geopandas.GeoDataFrame] = field(default_factory=dict)
 
     def date(self, role: str) -> str | None:
         """The date before or after, if the polygons or the inputs of the run tell it."""
@@ -63,11 +67,19 @@ def read_changes(path: Path) -> ChangeLayer:
         names = (LAYER,) if LAYER in layers else ()
         frame = geopandas.read_file(path, layer=names[0] if names else None)
         record = _provenance(path) if "provenance" in layers else {}
+        beside = {name: _shapes(path, name) for name in BESIDE if name in layers}
     except InputError:
         raise
     except Exception as error:  # pyogrio and pyarrow raise several unrelated types
         raise InputError(f"cannot read {path} as change polygons: {error}") from None
-    return _layer(path, frame, record)
+    return replace(_layer(path, frame, record), beside=beside)
+
+
+def _shapes(path: Path, name: str) -> geopandas.GeoDataFrame:
+    """The geometries of a layer that are there."""
+    frame = geopandas.read_file(path, layer=name)
+    kept: geopandas.GeoDataFrame = frame[frame.geometry.notna() & ~frame.geometry.is_empty]
+    return kept[[frame.geometry.name]].reset_index(drop=True)
 
 
 def _provenance(path: Path) -> dict[str, Any]:

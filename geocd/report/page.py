@@ -18,10 +18,24 @@ from geocd.report import facts
 from geocd.report.images import IMAGE_TYPE, EncodedPair, Overview
 from geocd.report.layer import ChangeLayer
 from geocd.report.observed import Observed
+from geocd.report.shapes import QUANTUM
 from geocd.webpage import data_uri, script_hash
 
-_SCRIPTS = ("data.js", "review.js", "outlines.js", "swipe.js", "pictures.js", "list.js", "page.js")
+_SCRIPTS = (
+    "data.js",
+    "review.js",
+    "beside.js",
+    "outlines.js",
+    "swipe.js",
+    "pictures.js",
+    "list.js",
+    "page.js",
+)
 """Programs of the page, in the order in which they build on each other."""
+_SWITCHES = {
+    "centrelines": "road centrelines", "not_observed": "not observed", "footprint": "footprint",
+}  # fmt: skip
+"""What the layers beside the changes are called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +59,10 @@ class Page:
     """Everything but the pictures; ``render`` adds them."""
 
     def __init__(
-        self, layer: ChangeLayer, pair: RasterPair, observed: Observed, table: dict[str, Any]
-    ) -> None:
-        self.layer, self.pair, self.observed = layer, pair, observed
+        self, layer: ChangeLayer, pair: RasterPair, observed: Observed, table: dict[str, Any],
+        beside: dict[str, list[list[int]]],
+    ) -> None:  # fmt: skip
+        self.layer, self.pair, self.observed, self._beside = layer, pair, observed, beside
         self._table = packed(table)
         self._shown = table["count"]
         self._script = _program()
@@ -67,6 +82,7 @@ class Page:
             "lead": self._lead(),
             "totals": facts.totals(self.layer, self.observed),
             "kind_filters": self._kind_filters(),
+            "layer_switches": self._layer_switches(),
             "histogram": facts.score_histogram(self.layer.frame),
             "directions": facts.direction_lines(self.layer.frame),
             "alignment": facts.alignment_list(record.get("alignment")),
@@ -101,6 +117,19 @@ class Page:
             for i, kind in enumerate(facts.kinds_of(self.layer.frame))
         )
 
+    def _layer_switches(self) -> str:
+        there = [name for name in _SWITCHES if name in self._beside]
+        if "not_observed" not in there and self.observed.unseen.any():
+            there.insert(0, "not_observed")
+        if not there:
+            return ""
+        switches = "\n".join(
+            f'<label class="chip"><input type="checkbox" name="layer" value="{name}" checked>'
+            f"{facts.line_sample(name)}{_SWITCHES[name]}</label>"
+            for name in there
+        )
+        return f'<fieldset class="chips"><legend>Show</legend>\n{switches}\n</fieldset>'
+
     def _facts(self, images: ReportImages) -> dict[str, Any]:
         grid, gsd = self.pair.grid, self.pair.grid.gsd()
         veil = self.observed.veil()
@@ -120,6 +149,8 @@ class Page:
                          "bytes": [len(images.encoded.before), len(images.encoded.after)]},
             "sharp": [[0, 0] if p is None else [len(p.before), len(p.after)]
                       for p in images.sharp],
+            "beside": self._beside,
+            "quantum": QUANTUM,
             "veil": None if veil is None else {"address": data_uri(veil, "png"),
                                                "corners": _corners(self.observed.grid, grid)},
         }  # fmt: skip

@@ -82,19 +82,33 @@ def encode_rings(polygons: Geometries, tolerance: float) -> list[list[list[int]]
     thin = shapely.simplify(polygons, tolerance, preserve_topology=True)
     parts, part_owner = shapely.get_parts(thin, return_index=True)
     rings, ring_part = shapely.get_rings(parts, return_index=True)
-    points, ring = shapely.get_coordinates(rings, return_index=True)
+    result: list[list[list[int]]] = [[] for _ in range(len(polygons))]
+    for owner, steps in zip(part_owner[ring_part].tolist(), _steps(rings), strict=True):
+        result[owner].append(steps[:-2])  # the last point is the first
+    return result
+
+
+def encode_lines(lines: Geometries, tolerance: float) -> list[list[int]]:
+    """Lines for a page, in the numbers of `encode_rings`: x, y, then steps.
+
+    Args:
+        lines: LineStrings or MultiLineStrings in pixels, shape (n,).
+        tolerance: of the thinning, in pixels.
+    """
+    parts = shapely.get_parts(lines)
+    return _steps(shapely.simplify(parts[shapely.length(parts) > 0], tolerance))
+
+
+def _steps(lines: Geometries) -> list[list[int]]:
+    """The points of each line as x, y, then steps, in multiples of ``QUANTUM``."""
+    points, line = shapely.get_coordinates(lines, return_index=True)
     numbers = np.rint(points / QUANTUM).astype(np.int64)
-    begins = np.flatnonzero(np.diff(ring, prepend=-1)) if len(ring) else np.empty(0, np.intp)
+    begins = np.flatnonzero(np.diff(line, prepend=-1)) if len(line) else np.empty(0, np.intp)
     steps = np.diff(numbers, axis=0, prepend=0)
     steps[begins] = numbers[begins]
-    result: list[list[list[int]]] = [[] for _ in range(len(polygons))]
     ends = np.append(begins, len(points))[1:]
     flat = steps.ravel().tolist()
-    owner = part_owner[ring_part]
-    for index, begin, end in zip(owner.tolist(), begins.tolist(), ends.tolist(), strict=True):
-        # The last point is the first.
-        result[index].append(flat[2 * begin : 2 * end - 2])
-    return result
+    return [flat[2 * b : 2 * e] for b, e in zip(begins.tolist(), ends.tolist(), strict=True)]
 
 
 def encode_bounds(polygons: Geometries) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from geocd.errors import ConfigError
 from geocd.rasters.pair import RasterPair, open_pair
 from geocd.rasters.scene import Scene
 from geocd.rasters.write import bounded_cache
+from geocd.report.beside import layers_beside
 from geocd.report.images import (
     EncodedPair,
     Overview,
@@ -37,6 +38,8 @@ _MEGABYTE = 1_000_000
 _TABLE_SHARE = 0.5
 """Largest share of what is left beside the bare page that the table of changes takes, before
 outlines are thinned more."""
+_BESIDE_SHARE = 0.1
+"""Largest share of the same that the layers beside the changes take."""
 _TOLERANCES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, None)
 """Thinning of the outlines, in pixels; None: no outlines, boxes instead."""
 _OVERVIEW_SHARE = 0.6
@@ -160,9 +163,10 @@ def _composed(
     """The page within its budget, the changes listed, and those with sharper pictures."""
     budget = int(config.max_mb * _MEGABYTE)
     no_images = ReportImages(overview, EncodedPair(b"", b"", 1), [])
-    bare = len(Page(layer, pair, observed, {"count": 0}).render(no_images))
+    bare = len(Page(layer, pair, observed, {"count": 0}, {}).render(no_images))
+    beside = layers_beside(layer, pair.grid, most=int((budget - bare) * _BESIDE_SHARE))
     table, windows = _fitting_table(layer, pair, int((budget - bare) * _TABLE_SHARE), config)
-    page = Page(layer, pair, observed, table)
+    page = Page(layer, pair, observed, table, beside)
     taken = len(page.render(no_images)) + _RESERVE
     # Four letters of text carry three bytes of a picture.
     room = (budget - taken) * 3 // 4

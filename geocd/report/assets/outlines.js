@@ -1,14 +1,12 @@
 // All changes on one canvas: a layer of Leaflet that draws what is in view, and finds what is
 // under the pointer.
 
-const CASING = "rgba(0, 0, 0, 0.55)";
 const SMALLEST = 4; // Pixels of the screen below which a change is drawn as a spot.
 const REACH = 6; // Pixels of the screen within which a click hits.
 
 const Outlines = L.Layer.extend({
-  initialize(changes, review) {
-    this.changes = changes;
-    this.review = review;
+  initialize(changes, review, beside) {
+    Object.assign(this, { changes, review, beside });
     this.rows = [];
     this.chosen = -1;
   },
@@ -56,6 +54,7 @@ const Outlines = L.Layer.extend({
                   -origin.lat + size.y / scale];
     drawChanges(context, this.changes, this.rows, view, scale, (row) => this.review.of(row),
                 this.chosen);
+    this.beside.draw(context, scale);
     if (this.chosen >= 0) this._highlight(context, scale);
   },
 

@@ -10,7 +10,8 @@ class Report {
     this.pictures = new Pictures(facts, changes);
     this.map = makeMap(facts, this.pictures);
     this.swipe = new Swipe(this.map);
-    this.outlines = new Outlines(changes, this.review).addTo(this.map);
+    this.beside = new Beside(facts);
+    this.outlines = new Outlines(changes, this.review, this.beside).addTo(this.map);
     this.list = new List(changes, this.review, this.pictures, (row) => this.choose(row));
     this.details = [];
     this.chosen = -1;
@@ -24,6 +25,9 @@ class Report {
   listen() {
     for (const input of document.querySelectorAll(".controls input, .controls select")) {
       input.addEventListener("input", () => this.filter());
+    }
+    for (const input of document.querySelectorAll("[name=layer]")) {
+      input.addEventListener("input", () => this.show(input.value, input.checked));
     }
     this.map.on("click", (event) => this.choose(this.outlines.at(this.place(event)), false));
     this.map.on("mousemove", (event) => this.hover(event));
@@ -43,6 +47,14 @@ class Report {
     const paper = window.matchMedia("print");
     paper.addEventListener("change", () => paper.matches && this.print());
     window.addEventListener("beforeprint", () => this.print());
+  }
+
+  // Shows or hides a layer beside the changes.
+  show(name, shown) {
+    if (shown) this.beside.hidden.delete(name);
+    else this.beside.hidden.add(name);
+    if (name === "not_observed") this.map.getPane("veil").style.display = shown ? "" : "none";
+    this.outlines.draw();
   }
 
   place(event) {
@@ -209,6 +221,7 @@ class Report {
       context.setTransform(scale, 0, 0, scale, 0, 0);
       drawChanges(context, this.changes, this.list.rows, [0, 0, width, height], scale,
                   (row) => this.review.of(row));
+      this.beside.draw(context, scale);
     }
     const rows = this.list.rows.slice(0, PRINTED);
     by("print-title").textContent = rows.length
