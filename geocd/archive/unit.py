@@ -271,7 +271,7 @@ def _take_out(side: dict[str, Any], usable: Callable[[list[Any]], bool]) -> list
 def _as_planned(tile: list[Any]) -> bool:
     try:
         check_tiles({"tiles": [tile]})
-    except InputError:
+    except (InputError, OSError):
         return False
     return True
 
