@@ -22,6 +22,7 @@ _COMMANDS = {
     "detect": ("geocd_cli.detect", "Find what changed between two images of the same place."),
     "evaluate": ("geocd_cli.evaluate", "Measure weights on labelled pairs, beside baselines."),
     "info": ("geocd_cli.info", "Show versions, devices and GDAL."),
+    "inspect": ("geocd_cli.inspect", "Hold samples of a part against a golden one: pass, reject."),
     "models": ("geocd_cli.models", "List, show and import weights."),
     "report": ("geocd_cli.report", "Make a page of changes that anyone can open and review."),
     "review": ("geocd_cli.review", "Take back what was marked in a report."),

@@ -93,7 +93,8 @@ class Inspector:
         self.config = config = config or InspectConfig()
         frames = open_goldens(goldens, white=config.white)
         self.shape, self.is_colour = frames[0].shape, frames[0].is_colour
-        self.zones = map_zones(tuple(zones), self.shape)
+        self.all_zones = tuple(zones)
+        self.zones = map_zones(self.all_zones, self.shape)
         self.goldens = Goldens(frames, self.zones.excluded, max_shift=config.max_shift)
         self.predictor = self._open(network)
         self.card = card = self.predictor.card

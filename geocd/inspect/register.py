@@ -75,6 +75,7 @@ class Registration:
     Attributes:
         motion: from (col, row) of the golden to where the sample shows the same spot; integers
             are the corners of pixels.
+        shift: movement (x, y) of the middle of the golden, in pixels.
         proven: whether blocks that did not make the motion confirm it.
         reason: why not; empty if it is proven.
         residual_px: median distance across edges, in pixels, of blocks to a motion that they did
@@ -86,6 +87,7 @@ class Registration:
     """
 
     motion: Affine
+    shift: tuple[float, float]
     proven: bool
     reason: str
     residual_px: float
@@ -99,7 +101,7 @@ class Registration:
         turn = math.degrees(math.atan2(self.motion.d, self.motion.a))
         return {
             "proven": self.proven,
-            "shift_px": [round(self.motion.c, 3), round(self.motion.f, 3)],
+            "shift_px": [round(v, 3) for v in self.shift],
             "turn_degrees": round(turn, 4),
             "scale": round(math.hypot(self.motion.a, self.motion.d), 6),
             "residual_px": _number(self.residual_px),
@@ -234,8 +236,7 @@ class Register:
         )
         unsure = _unsureness(verdict, agrees, scale, self.shape)
         reason = self._doubt(motion, verdict, agrees, unsure)
-        return Registration(
-            motion, not reason, reason, median, p90, share, len(agrees), unsure
+        return Registration(motion, _shift(motion, self.shape), not reason, reason, median, p90, share, len(agrees), unsure
         )  # fmt: skip
 
     def _doubt(
@@ -255,7 +256,7 @@ class Register:
             return f"its edges leave its place open by {unsure:.1f} px"
         turn = math.degrees(math.atan2(motion.d, motion.a))
         zoom = math.hypot(motion.a, motion.d)
-        shift = _shift(motion, self.shape)
+        shift = math.hypot(*_shift(motion, self.shape))
         if shift > self._max_shift:
             return f"it lies {shift:.1f} px off, and {self._max_shift:g} are allowed"
         if abs(turn) > LARGEST_TURN:
@@ -277,11 +278,11 @@ def _astray_region(verdict: _Blocks, agrees: MaskArray, scale: _Scale) -> str:
     return ""
 
 
-def _shift(motion: Affine, shape: tuple[int, ...]) -> float:
-    """Movement of the centre, in pixels."""
+def _shift(motion: Affine, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Movement (x, y) of the middle, in pixels."""
     x, y = shape[1] / 2, shape[0] / 2
     there = motion @ (x, y)
-    return math.hypot(there[0] - x, there[1] - y)
+    return float(there[0] - x), float(there[1] - y)
 
 
 def _pyramid(gray: GrayArray, usable: MaskArray, base: float) -> list[Float32]:
