@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
+import json
+import re
 import shutil
+from pathlib import Path
 
 import geopandas
 import numpy as np
 import pandas as pd
 import pyogrio
+import pystac
 import pytest
 import rasterio
 import shapely
 from affine import Affine
 from arithmetic import open_arithmetic
 from click.testing import CliRunner
+from PIL import Image
 from rasterio.crs import CRS
 
 import geocd
@@ -55,7 +62,8 @@ def merged(painted, arithmetic, tmp_path_factory):
     index_archive([painted.folder], folder / "a.parquet")
     plan_archive(folder / "a.parquet", folder / "p.parquet", rules=PlanRules(unit_size=384))
     assert not run_plan(folder / "p.parquet", folder / "out", config=OFF).failed
-    return merge_run(folder / "out", folder / "c.gpkg", mosaic="vrt")
+    return merge_run(folder / "out", folder / "c.gpkg", mosaic="vrt", report=folder / "r.html",
+                     stac=folder / "s.json")  # fmt: skip
 
 
 def _span(changes, before, after):
@@ -108,19 +116,119 @@ def test_parquet_has_the_history_beside_it_and_nothing_is_replaced_unasked(merge
         merge_run(run, tmp_path / "c.parquet")
 
 
+def test_the_page_tells_of_kinds_years_pairs_and_ground_and_asks_for_nothing(merged):
+    text = merged.page.read_text()
+    assert "4 changes" in text
+    for before, after in {(DATES[0], DATES[1]), (DATES[1], DATES[2]), (DATES[0], DATES[2])}:
+        assert f"{before} to {after}" in text
+    assert re.findall(r'text-anchor="end">(\d+)<', text) == ["2018", "2021"]
+    assert "Ground compared" in text
+    assert "alignment is switched off" in text
+    assert "Not done" not in text
+    assert "geocd-vhr" in text
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)
+    picture = Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", text)[1])))
+    pixels = np.asarray(picture).reshape(-1, 3)
+    for shade in ((0, 114, 178), (0, 158, 115)):  # the first and the last span
+        assert (pixels == shade).all(axis=1).sum() > 100
+
+
+def test_the_collection_lists_all_that_was_written(merged):
+    content = json.loads(merged.stac.read_text())
+    assert pystac.Collection.from_dict(content).validate is not None
+    assets = {name: merged.stac.parent / a["href"] for name, a in content["assets"].items()}
+    assert all(path.is_file() for path in assets.values())
+    assert {path.resolve() for path in assets.values()} == {
+        path.resolve() for path in (merged.output, merged.page, *merged.mosaics)
+    }
+    interval = content["extent"]["temporal"]["interval"][0]
+    assert [moment[:10] for moment in interval] == [DATES[0], DATES[2]]
+
+
+def test_changes_tell_what_their_units_saw_of_registration(merged):
+    columns = list(merged.changes.columns)
+    place = columns.index("misregistration_px")
+    assert columns[place + 1] == "shift_stable"
+    # Nothing was measured, and nothing was checked.
+    assert merged.changes["misregistration_px"].isna().all()
+    assert merged.changes["shift_stable"].isna().all()
+
+
 def test_units_that_are_not_done_are_told_of_and_other_settings_are_not_mixed_in(merged, tmp_path):
     run = merged.output.parent / "out"
     copy = tmp_path / "out"
     shutil.copytree(run, copy)
     gone = next(iter(sorted(copy.glob("units/*.tif"))))
     gone.unlink()
-    result = merge_run(copy, tmp_path / "c.gpkg")
-    assert (result.missing, result.failed) == (1, 0)
+    cut = next(iter(sorted(copy.glob("units/*.parquet"), reverse=True)))
+    cut.write_bytes(cut.read_bytes()[:-1])
+    lines = [json.loads(line) for line in (copy / "journal.jsonl").read_text().splitlines()]
+    last = next(line for line in reversed(lines) if f"{line['unit']}." not in gone.name + cut.name)
+    with (copy / "journal.jsonl").open("w") as journal:
+        for line in lines:
+            if line == last:
+                line |= {"status": "failed", "error": "<it> burnt", "outputs": {}}
+            journal.write(json.dumps(line) + "\n")
+    result = merge_run(copy, tmp_path / "c.gpkg", report=tmp_path / "r.html")
+    assert (result.missing, result.failed) == (3, 1)
+    assert "3 units not done (1 failed)" in result.report()
     assert "geocd archive run" in result.report()
+    page = (tmp_path / "r.html").read_text()
+    assert "2 units not begun" in page
+    assert "&lt;it&gt; burnt" in page
+    assert last["unit"] in page
     text = (copy / "settings.json").read_text()
     (copy / "settings.json").write_text(text.replace('"settings": "', '"settings": "0'))
-    with pytest.raises(InputError, match="no unit"):
+    with pytest.raises(InputError, match=r"no unit .*missing.*geocd archive run"):
         merge_run(copy, tmp_path / "d.gpkg")
+
+
+def test_a_run_of_a_plan_of_another_version_is_refused(merged, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(merged.output.parent / "out", copy)
+    read_plan(copy / "plan.parquet").assign(version=1).to_parquet(copy / "plan.parquet")
+    with pytest.raises(InputError, match=r"version 1, this geocd reads version 2.*archive plan"):
+        merge_run(copy, tmp_path / "c.gpkg")
+
+
+def _journal_all(run, status):
+    lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps(line | {"status": status, "outputs": {}}) + "\n" for line in lines)
+    (run / "journal.jsonl").write_text(text)
+
+
+def test_a_run_that_observed_nothing_or_failed_everywhere_says_so(merged, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(merged.output.parent / "out", copy)
+    _journal_all(copy, "empty")
+    with pytest.raises(InputError, match="no unit observed ground on both dates"):
+        merge_run(copy, tmp_path / "c.gpkg")
+    _journal_all(copy, "failed")
+    with pytest.raises(InputError, match=r"\d+ failed.*--retry-failed"):
+        merge_run(copy, tmp_path / "c.gpkg")
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_where_nothing_changed_layers_and_page_are_there_and_empty(tmp_path):
+    (tmp_path / "t").mkdir()
+    ground = paint_scene((150, 150), seed=2)
+    for number, date in enumerate(("2015-06-01", "2018-06-01")):
+        image = (ground + np.uint8(number)).clip(1, 255)
+        place = Affine(0.5, 0, 499_980, 0, -0.5, 4_999_948)
+        write_raster(tmp_path / f"t/{date}.tif", image, crs=UTM, transform=place)
+    index_archive([tmp_path / "t"], tmp_path / "a.parquet", date_pattern="YYYY-MM-DD")
+    plan_archive(tmp_path / "a.parquet", tmp_path / "p.parquet",
+                 rules=PlanRules(unit_size=192, halo=96, tiling=SMALL))  # fmt: skip
+    run_plan(tmp_path / "p.parquet", tmp_path / "out",
+             config=dataclasses.replace(OFF, tiling=SMALL))  # fmt: skip
+    for name in ("c.gpkg", "c.parquet"):
+        result = merge_run(tmp_path / "out", tmp_path / name, mosaic="cog", overwrite=True,
+                           report=tmp_path / "r.html", stac=tmp_path / "s.json")  # fmt: skip
+        assert (len(result.changes), len(result.history)) == (0, 0)
+        assert "0 changes" in result.report()
+    assert "No change was found" in (tmp_path / "r.html").read_text()
+    assert len(geopandas.read_file(tmp_path / "c.gpkg", layer="footprint")) == 1
+    assert geopandas.read_parquet(tmp_path / "c.parquet").empty
 
 
 def test_a_folder_without_a_run_and_impossible_outputs_are_refused(merged, tmp_path):
@@ -128,6 +236,10 @@ def test_a_folder_without_a_run_and_impossible_outputs_are_refused(merged, tmp_p
         merge_run(tmp_path, tmp_path / "c.gpkg")
     with pytest.raises(ConfigError):
         merge_run(merged.output.parent / "out", tmp_path / "c.shp")
+    for option in ({"report": tmp_path / "r.pdf"}, {"stac": tmp_path / "s.xml"}):
+        with pytest.raises(ConfigError):
+            merge_run(merged.output.parent / "out", tmp_path / "c.gpkg", **option)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -170,7 +282,9 @@ def test_one_raster_and_the_same_cut_into_units_agree(tmp_path, shift, dtype, se
         equal = (pieces.read(window=window) == one.read()).mean()
     assert equal > 0.999
     # The layer is that of the whole raster: nothing is cut, nothing is counted twice.
+    assert set(whole.changes.columns) < set(units.changes.columns)
     found, expected = (r.changes.sort_values("area_px").reset_index() for r in (units, whole))
+    np.testing.assert_allclose(found["misregistration_px"], expected["misregistration_px"])
     assert found["area_px"].tolist() == expected["area_px"].tolist()
     assert found["direction"].tolist() == expected["direction"].tolist()
     assert found.geometry.geom_equals_exact(expected.geometry, 0.01).all()
@@ -229,7 +343,11 @@ def test_a_place_has_one_row_with_all_its_dates():
 def test_the_command_tells_what_changed(merged, tmp_path):
     run = merged.output.parent / "out"
     output = str(tmp_path / "c.gpkg")
-    done = CliRunner().invoke(main, ["archive", "merge", str(run), "-o", output, "--mosaic", "vrt"])
+    pages = ["--report", str(tmp_path / "r.html"), "--stac", str(tmp_path / "s.json")]
+    done = CliRunner().invoke(
+        main, ["archive", "merge", str(run), "-o", output, "--mosaic", "vrt", *pages]
+    )
+    assert all(Path(path).is_file() for path in pages[1::2])
     assert done.exit_code == 0, done.output
     assert "4 changes" in done.stdout
     assert f"{DATES[1]} to {DATES[2]}: 2" in done.stdout

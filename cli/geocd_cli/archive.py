@@ -244,13 +244,21 @@ def run(
     "--mosaic", type=click.Choice(["vrt", "cog"]),
     help="Also write the scores of each pair as one raster beside the output.",
 )  # fmt: skip
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="PAGE.HTML",
+    help="Also write a page over the whole archive: totals, a map, pairs of dates, failures.",
+)  # fmt: skip
+@click.option(
+    "--stac", type=click.Path(path_type=Path), metavar="COLLECTION.JSON",
+    help="Also write a STAC collection that describes the outputs.",
+)  # fmt: skip
 @options.overwrite
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
 @translate_errors
 def merge(
-    folder: Path, output: Path, duplicates: Duplicates, mosaic: Mosaic | None, overwrite: bool,
-    quiet: bool, as_json: bool,
+    folder: Path, output: Path, duplicates: Duplicates, mosaic: Mosaic | None,
+    report: Path | None, stac: Path | None, overwrite: bool, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Make one layer of changes of the run in FOLDER, and the history of each place.
 
@@ -260,8 +268,8 @@ def merge(
     from geocd.archive.merge import merge_run
 
     result = merge_run(
-        folder, output, duplicates=duplicates, mosaic=mosaic, overwrite=overwrite,
-        progress=StageProgress(quiet=quiet),
+        folder, output, duplicates=duplicates, mosaic=mosaic, report=report, stac=stac,
+        overwrite=overwrite, progress=StageProgress(quiet=quiet),
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=1))

@@ -18,20 +18,27 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from geocd import outputs
+from geocd.align.measurement import Measurement, read_measurement
 from geocd.archive.history import places_over_time, without_duplicates
 from geocd.archive.journal import read_journals
+from geocd.archive.pairs import grid_around, rows_of
 from geocd.archive.plan import read_plan
 from geocd.archive.rules import Duplicates, Mosaic
 from geocd.archive.run import PLAN, SETTINGS
-from geocd.archive.unit import UNITS, fingerprint
+from geocd.archive.stac import write_collection
+from geocd.archive.summary import ArchiveFacts, summary_page
+from geocd.archive.unit import PAIRS, UNITS, fingerprint
 from geocd.archive.vrt import Bands, Piece, write_vrt
 from geocd.config import NOT_OBSERVED, VectorizeConfig
 from geocd.errors import ConfigError, InputError
 from geocd.maps import check_output, write_changes
-from geocd.rasters.grid import Grid
+from geocd.maps.stac import check_stac_output
+from geocd.rasters.grid import Grid, apply_transform
 from geocd.rasters.write import PROVENANCE_TAG, write_cog
+from geocd.report import check_report
 from geocd.vectorize import trace_changes
 from geocd.vectorize.extent import with_layers
+from geocd.vectorize.registration import REGISTRATION_COLUMNS
 from geocd.vectorize.scorefile import ScoreHeader, read_header
 from geocd.vectorize.summary import KindSummary, summarise
 from geocd.words import counted
@@ -57,6 +64,10 @@ class MergeResult:
     failed: int
     """Of these, units that failed."""
     kinds: dict[str, KindSummary]
+    page: Path | None
+    """The page over the archive, if it was asked for."""
+    stac: Path | None
+    """The STAC collection, if it was asked for."""
 
     def report(self) -> str:
         """The summary, for people."""
@@ -79,7 +90,10 @@ class MergeResult:
                 f"{counted(self.missing, 'unit')} not done ({self.failed} failed), so that ground "
                 "counts as not observed; go on with: geocd archive run"
             )
-        return "\n".join(lines + [f"mosaic -> {path}" for path in self.mosaics])
+        lines += [f"mosaic -> {path}" for path in self.mosaics]
+        lines += [f"report -> {path}" for path in (self.page,) if path]
+        lines += [f"STAC collection -> {path}" for path in (self.stac,) if path]
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """The summary, JSON-ready; without the polygons."""
@@ -88,6 +102,8 @@ class MergeResult:
             "duplicates": self.duplicates, "missing": self.missing, "failed": self.failed,
             "mosaics": [str(path) for path in self.mosaics],
             "kinds": {kind: s.to_dict() for kind, s in self.kinds.items()},
+            "report": None if self.page is None else str(self.page),
+            "stac": None if self.stac is None else str(self.stac),
         }  # fmt: skip
 
 
@@ -97,6 +113,8 @@ def merge_run(
     *,
     duplicates: Duplicates = "newest",
     mosaic: Mosaic | None = None,
+    report: str | Path | None = None,
+    stac: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> MergeResult:
@@ -114,6 +132,8 @@ def merge_run(
             `without_duplicates`). "all": all stay.
         mosaic: also write the scores of each pair as one raster beside the output: "vrt" (points
             to the units) or "cog" (a copy).
+        report: page over the whole archive to write, .html.
+        stac: STAC collection to write, .json.
         overwrite: replace existing outputs.
         progress: called with the stage, the steps done and the steps in all.
 
@@ -126,10 +146,11 @@ def merge_run(
         raise ConfigError("duplicates are newest or all, a mosaic is vrt or cog")
     if target.suffix.lower() not in (".gpkg", ".parquet"):
         raise ConfigError(f"changes of an archive are .gpkg or .parquet, got {target.name!r}")
+    page, collection = _pages(report, stac, overwrite=overwrite)
     units = _units_of(run)
     done = units[units["status"] == "done"]
     if done.empty:
-        raise InputError(f"no unit of {run} is done that observed anything; look at its journal")
+        raise InputError(_why_nothing(run, units))
     pairs = list(done.groupby("pair", sort=True))
     mosaics = _mosaic_paths(target, [str(name) for name, _ in pairs], mosaic)
     for path in (target, _history_path(target), *mosaics):
@@ -151,12 +172,28 @@ def merge_run(
     kept = without_duplicates(changes) if duplicates == "newest" else changes
     layers = {name: _joined([f.layers[name] for f in found], crs) for name in found[0].layers}
     _write(target, kept, layers | {HISTORY: history}, found[0].record, len(units))
+    facts = ArchiveFacts(
+        kept, history, layers["footprint"], units,
+        {str(name): f.measured for (name, _), f in zip(pairs, found, strict=True) if f.measured},
+        len(changes) - len(kept), found[0].record,
+    )  # fmt: skip
+    if page is not None:
+        with outputs.replacing(page) as draft:
+            draft.write_text(summary_page(facts), encoding="utf-8")
+    if collection is not None:
+        names = [f"scores-{name}" for name, _ in pairs] if mosaics else []
+        assets = {"changes": target} | dict(zip(names, mosaics, strict=True))
+        if _history_path(target) != target:
+            assets["history"] = _history_path(target)
+        if page is not None:
+            assets["report"] = page
+        write_collection(collection, layers["footprint"], assets=assets, record=found[0].record)
     if progress:
         progress("merge", len(pairs), len(pairs))
     states = units["status"].value_counts()
     missing = len(units) - int(states.get("done", 0)) - int(states.get("empty", 0))
     return MergeResult(target, kept, history, len(changes) - len(kept), tuple(mosaics), missing,
-                       int(states.get("failed", 0)), summarise(kept))  # fmt: skip
+                       int(states.get("failed", 0)), summarise(kept), page, collection)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +201,31 @@ class _Found:
     changes: geopandas.GeoDataFrame
     layers: dict[str, geopandas.GeoDataFrame]
     record: dict[str, Any]
+    measured: Measurement | None
+
+
+def _pages(
+    report: str | Path | None, stac: str | Path | None, *, overwrite: bool
+) -> tuple[Path | None, Path | None]:  # fmt: skip
+    """Where the page and the collection go; refused before any work is done."""
+    page, collection = (None if path is None else Path(path) for path in (report, stac))
+    if page is not None:
+        check_report(page, overwrite=overwrite)
+    if collection is not None:
+        check_stac_output(collection)
+        outputs.check_writable(collection, overwrite=overwrite)
+    return page, collection
+
+
+def _why_nothing(run: Path, units: pd.DataFrame) -> str:
+    counts = units["status"].value_counts()
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    if set(counts.index) == {"empty"}:
+        return f"there is nothing to merge in {run}: no unit observed ground on both dates"
+    return (
+        f"no unit of {run} is done that observed anything ({counted(len(units), 'unit')}: {told}); "
+        "do them with: geocd archive run, and --retry-failed for those that failed"
+    )
 
 
 def _settings(run: Path) -> dict[str, Any]:
@@ -176,20 +238,31 @@ def _settings(run: Path) -> dict[str, Any]:
         ) from None
 
 
-def _units_of(run: Path) -> pd.DataFrame:
+def _units_of(run: Path) -> geopandas.GeoDataFrame:
     """The units of the plan, with their status under the last settings and their file stems."""
     settings = _settings(run)["settings"]
-    units = pd.DataFrame(read_plan(run / PLAN).drop(columns="geometry"))
-    rows = [{str(k): v for k, v in row.items()} for row in units.to_dict("records")]
+    units = read_plan(run / PLAN)
+    rows = rows_of(pd.DataFrame(units.drop(columns="geometry")))
     prints = [fingerprint(row, settings) for row in rows]
     states = read_journals(run)
     stems = [f"{row['unit']}.{mark[:12]}" for row, mark in zip(rows, prints, strict=True)]
-    status = []
+    status, errors = [], []
     for row, mark, stem in zip(rows, prints, stems, strict=True):
-        state = states.get((row["unit"], mark), {}).get("status", "missing")
-        there = state != "done" or (run / UNITS / f"{stem}.tif").exists()
-        status.append(state if there else "missing")
-    return units.assign(status=status, stem=stems)
+        state = states.get((row["unit"], mark), {})
+        there = state.get("status") != "done" or _whole(run / UNITS, stem, state)
+        status.append(state.get("status", "missing") if there else "missing")
+        errors.append(state.get("error"))
+    return units.assign(status=status, stem=stems, error=errors)
+
+
+def _whole(folder: Path, stem: str, state: dict[str, Any]) -> bool:
+    """Whether the outputs of a unit are there as its line of the journal tells."""
+    sizes = state.get("outputs") or {f"{stem}.tif": None}
+    for name, size in sizes.items():
+        path = folder / name
+        if not path.is_file() or (size is not None and path.stat().st_size != size):
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,24 +290,12 @@ def _lay_out(run: Path, units: pd.DataFrame, path: Path, *, relative: bool = Fal
         Piece(str(place / f"{stem}.tif"), grid.transform, grid.height, grid.width)
         for stem, grid in zip(units["stem"], grids, strict=True)
     ]
-    grid = _whole(grids)
+    grid = grid_around(grids)
     bands = Bands(count=len(header.classes), nodata=NOT_OBSERVED, names=header.classes)
     record = {k: v for k, v in header.record.items() if k not in ("unit", "fingerprint")}
     write_vrt(path, grid, pieces, bands, relative=relative,
               tags={PROVENANCE_TAG: json.dumps(record, sort_keys=True)})  # fmt: skip
     return _Scene(path, grid, header)
-
-
-def _whole(grids: list[Grid]) -> Grid:
-    """The grid around grids of one lattice."""
-    first = grids[0]
-    places = [(~first.transform @ (g.transform.c, g.transform.f), g) for g in grids]
-    col = min(round(place[0]) for place, _ in places)
-    row = min(round(place[1]) for place, _ in places)
-    right = max(round(place[0]) + g.width for place, g in places)
-    below = max(round(place[1]) + g.height for place, g in places)
-    transform = first.transform @ Affine.translation(col, row)
-    return Grid(first.crs, transform, below - row, right - col)
 
 
 def _traced(run: Path, units: pd.DataFrame, scene: _Scene, config: VectorizeConfig) -> _Found:
@@ -243,18 +304,23 @@ def _traced(run: Path, units: pd.DataFrame, scene: _Scene, config: VectorizeConf
     changes = trace_changes(scene.path, classes=header.classes, thresholds=header.thresholds,
                             config=config, dates=dates)  # fmt: skip
     changes, layers = with_layers(changes, scene.path, dates=dates)
-    changes = _with_directions(changes, run, units)
+    found = _measurement_of(run, header.record)
+    changes = _judged(changes, run, units, found)
     for layer in (changes, *layers.values()):
         layer["pair"] = units["pair"].iloc[0]
-    return _Found(changes, layers, header.record)
+    return _Found(changes, layers, header.record, found)
 
 
-def _with_directions(
-    changes: geopandas.GeoDataFrame, run: Path, units: pd.DataFrame
+def _judged(
+    changes: geopandas.GeoDataFrame, run: Path, units: pd.DataFrame, found: Measurement | None
 ) -> geopandas.GeoDataFrame:
-    """The changes with the directions that their units saw: from the polygon with most ground."""
+    """The changes with what only their units saw: that of the polygon with most ground.
+
+    That are directions and shift checks; the residual of the alignment is that of the pair.
+    """
     files = [run / UNITS / f"{stem}.parquet" for stem in units["stem"]]
     parts = [part for part in map(geopandas.read_parquet, files) if len(part)]
+    changes = _with_registration(changes, found)
     if not parts or changes.empty:
         return changes
     seen = pd.concat(parts, ignore_index=True)
@@ -264,9 +330,36 @@ def _with_directions(
     best = pd.DataFrame({"own": own, "other": other, "area": area})
     best = best.sort_values(["own", "area"]).groupby("own").last()
     rows = changes.index[best.index]
-    for name in ("direction", "direction_score"):
+    for name in ("direction", "direction_score", "shift_stable"):
         changes.loc[rows, name] = seen[name].iloc[best["other"]].to_numpy()
     return changes
+
+
+def _with_registration(
+    changes: geopandas.GeoDataFrame, found: Measurement | None
+) -> geopandas.GeoDataFrame:
+    """The changes with the columns of ``check_registration``, the shift check left open."""
+    residual = np.full(len(changes), np.nan)
+    if found is not None:
+        middles = shapely.get_coordinates(
+            shapely.point_on_surface(np.asarray(changes.geometry, dtype=object))
+        )
+        pixels = np.column_stack(
+            apply_transform(~found.grid.transform, middles[:, 0], middles[:, 1])
+        )
+        residual = found.alignment.misregistration(pixels)
+    changes = changes.copy()
+    place = changes.columns.get_loc("observed") + 1
+    changes.insert(place, REGISTRATION_COLUMNS[0], residual)
+    changes.insert(place + 1, REGISTRATION_COLUMNS[1],
+                   pd.array([pd.NA] * len(changes), dtype="boolean"))  # fmt: skip
+    return changes
+
+
+def _measurement_of(run: Path, record: dict[str, Any]) -> Measurement | None:
+    """What the units of a pair were read by; None if the file has gone."""
+    path = run / PAIRS / str(record.get("measurement", {}).get("name"))
+    return read_measurement(path) if path.is_file() else None
 
 
 def _joined(parts: list[geopandas.GeoDataFrame], crs: str) -> geopandas.GeoDataFrame:
