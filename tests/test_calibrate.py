@@ -219,11 +219,46 @@ def test_images_of_the_training_are_refused_by_folder_and_by_hash(tmp_path, monk
     monkeypatch.setattr(module, "read_card", lambda path: known)
     with pytest.raises(OperatingPointError, match=r"s010_1.*by the hash on the card"):
         calibrate(folder, config=OFF)
+    # Another encoding of the same pixels is the same image; a lossy one is another.
+    place = folder / "A" / "s010_1.png"
+    Image.open(place).save(place.with_suffix(".tif"))
+    place.unlink()
+    with pytest.raises(OperatingPointError, match=r"s010_1\.tif.*by the hash on the card"):
+        calibrate(folder, config=OFF)
     strange = dataclasses.replace(card, training={"content_sha256": ["0" * 64]})
     monkeypatch.setattr(module, "read_card", lambda path: strange)
-    assert "no image is among" in calibrate(folder, config=OFF).report()
+    told = calibrate(folder, config=OFF).report()
+    assert "126 images were compared with the 1 that the card names as trained on" in told
     monkeypatch.setattr(module, "read_card", lambda path: card)
     assert "carries no hashes" in calibrate(folder, config=OFF).report()
+
+
+def test_weights_refuse_to_be_calibrated_on_a_tile_that_they_were_trained_on(tmp_path):
+    for index in range(3):
+        scene = np.moveaxis(paint_scene((64, 64), seed=index), 0, -1)
+        label = np.zeros((64, 64), np.uint8)
+        label[20:40, 20:40] = 255
+        for folder, image in (("tiles/images", scene), ("tiles/labels", label), ("d/A", scene),
+                              ("d/B", scene // 2), ("d/label", label)):  # fmt: skip
+            if folder.startswith("d/") or index == 1:
+                (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(tmp_path / folder / f"{index}.png")
+    (tmp_path / "r.toml").write_text(
+        'name = "tiny"\nnetwork = {width = 16}\n[[stages]]\nsteps = 1\ncrop = 32\nbatch = 1\n'
+        '[[sources]]\nfolder = "tiles"\ngsd = 0.5\nbuilding = 255\n'
+    )
+    trained = CliRunner().invoke(
+        main, ["train", "--config", str(tmp_path / "r.toml"), "--data", str(tmp_path), "-o",
+               str(tmp_path / "run"), "--workers", "0"],
+    )  # fmt: skip
+    assert trained.exit_code == 0, trained.output
+    refused = CliRunner().invoke(
+        main, ["calibrate", "--data", str(tmp_path / "d"), "--weights",
+               str(tmp_path / "run" / "tiny.safetensors"), "--max-miss", "0.75", "--confidence",
+               "0.8", "-o", str(tmp_path / "p.json")],
+    )  # fmt: skip
+    assert refused.exit_code == 1
+    assert "d/A/1.png (by the hash on the card)" in refused.stderr
 
 
 @pytest.mark.usefixtures("painted")

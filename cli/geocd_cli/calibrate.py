@@ -47,10 +47,7 @@ _SECTIONS = {
 @options.overwrite
 @options.weights
 @options.pixel_size
-@click.option(
-    "--kind", type=click.Choice(["building", "road"]), default="building", show_default=True,
-    help="Kind of change that the labels show.",
-)  # fmt: skip
+@options.kind
 @click.option(
     "--class", "values", multiple=True, metavar="NAME=VALUE",
     help="Value of a class in the labels; repeatable. [any value but 0 is of that kind]",

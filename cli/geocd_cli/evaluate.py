@@ -45,13 +45,7 @@ _SECTIONS = {
 @options.overwrite
 @options.weights
 @options.pixel_size
-@click.option(
-    "--kind",
-    type=click.Choice(["building", "road"]),
-    default="building",
-    show_default=True,
-    help="Kind of change that the labels show.",
-)
+@options.kind
 @click.option(
     "--class",
     "values",

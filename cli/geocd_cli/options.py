@@ -57,6 +57,11 @@ weights = click.option(
     "--weights", default=DEFAULT_WEIGHTS, show_default=True, metavar="NAME|FILE",
     help="Bundled weights by name (geocd models list), or a weights file.",
 )  # fmt: skip
+kind = click.option(
+    "--kind", default="building", show_default=True, metavar="CLASS",
+    help="Class of the weights that the labels show, such as building, road or defect; plain "
+    "change shows every kind.",
+)  # fmt: skip
 pixel_size = click.option(
     "--pixel-size", type=float, metavar="METRES",
     help="What a pixel of images without a CRS covers. [unknown: read as they are]",

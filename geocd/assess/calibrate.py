@@ -364,13 +364,20 @@ def _check_overlap(
             "on these is not known from it"
         )
         return [*checked, unknown]
-    for pair in pairs:
-        if isinstance(pair, GeoreferencedPair):
-            continue
-        for path in (pair.before, pair.after):
-            if content_hash(read_pixels(path)) in hashes:
-                raise _trained_on(str(path), "by the hash on the card")
-    return [*checked, "no image is among those that the card's hashes name"]
+    files = [
+        path for pair in pairs if not isinstance(pair, GeoreferencedPair)
+        for path in (pair.before, pair.after)
+    ]  # fmt: skip
+    for path in files:
+        if content_hash(read_pixels(path)) in hashes:
+            raise _trained_on(str(path), "by the hash on the card")
+    rasters = 2 * len(pairs) - len(files)
+    return [
+        *checked,
+        f"{len(files)} images were compared with the {len(hashes)} that the card names as trained "
+        "on, and none is among them; crops and lossy copies would not be found"
+        + (f"; {rasters} georeferenced rasters were not compared" if rasters else ""),
+    ]
 
 
 def _trained_on(path: str, how: str) -> OperatingPointError:

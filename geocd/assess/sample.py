@@ -82,7 +82,8 @@ def choose_class(
     labelled = list(coding.values) or list(coding.classes[:1])
     if kind not in labelled:
         raise ConfigError(f"the labels show {', '.join(labelled)}, not {kind}; name its value")
-    codes = {CLASS_CODES[kind], CLASS_CODES["change"]}
+    plain = CLASS_CODES["change"]
+    codes = {CLASS_CODES.get(kind, plain), plain}
     bands = [band for band, code in enumerate(class_codes(card)) if code in codes]
     if not bands:
         raise ConfigError(

@@ -34,7 +34,7 @@ class RunFacts:
     good: tuple[int, ...] = ()
     """Pictures of good parts of each source of synthesised defects."""
     hashes: tuple[str, ...] = ()
-    """Content of the images of the real pairs, by which a calibration knows them again."""
+    """Content of the images that were trained on, by which a calibration knows them again."""
     damaged: tuple[str, ...]
     """Tiles and pairs that were skipped because they are damaged."""
 

@@ -437,13 +437,16 @@ class Trainer:
                 tiles=tuple(counts[i] for i in range(len(self.recipe.sources))),
                 pairs=tuple(len(real.pairs) for real in self.real),
                 good=tuple(len(defects.pairs) for defects in self.defects),
-                hashes=tuple(sorted(set().union(*(real.content_hashes() for real in self.real)))),
+                hashes=tuple(sorted(self._content_hashes())),
                 damaged=tuple(sorted(damaged)),
             )  # fmt: skip
             network = self._kept().network.to("cpu")
             export_weights(path, network, self.recipe, facts, validation=figures or {})
         self.accelerator.wait_for_everyone()
         return path
+
+    def _content_hashes(self) -> set[str]:
+        return self.tiles.content_hashes().union(*(real.content_hashes() for real in self.real))
 
     def resume(self) -> bool:
         """Continue from the folder's checkpoint, if there is one.

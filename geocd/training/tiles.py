@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 IGNORE = 255
 """Label of a pixel of which nothing is known for a class."""
 _CLASSES = ("building", "road")
+_PAINTED = "painted/"
+"""How the names of painted tiles begin."""
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
 
 
@@ -58,6 +60,10 @@ class TileList(list[Tile]):
     def __init__(self, tiles: Iterable[Tile] = (), damaged: Sequence[str] = ()) -> None:
         super().__init__(tiles)
         self.damaged = tuple(damaged)
+
+    def content_hashes(self) -> set[str]:
+        """Hashes of the images, by which a calibration knows them again; not of painted ones."""
+        return {content_hash(tile.image) for tile in self if not tile.name.startswith(_PAINTED)}
 
 
 def load_tiles(
@@ -114,7 +120,7 @@ def _images(root: Path, source: TileSource) -> list[Path]:
 
 def _painted_tile(source: TileSource, index: int, number: int, classes: int) -> Tile:
     made = paint_tile([source.seed, number], gsd=source.gsd)
-    name = f"painted/{index}/{number:05d}"
+    name = f"{_PAINTED}{index}/{number:05d}"
     return Tile(name, made.image, _fitted(made.labels, classes), source.gsd, index)
 
 
