@@ -6,8 +6,16 @@ import cv2
 import numpy as np
 import pytest
 from affine import Affine
+from rasterio.crs import CRS
 
-from geocd.align import Motion, estimate, estimate_arrays, gray_reader
+from geocd.align import (
+    Motion,
+    estimate,
+    estimate_arrays,
+    estimate_pair,
+    gray_reader,
+    open_for_alignment,
+)
 from geocd.align.gate import judge, split_evidence
 from geocd.align.local import refine
 from geocd.align.reader import ArrayReader
@@ -15,7 +23,7 @@ from geocd.align.ties import Ties
 from geocd.config import AlignConfig
 from geocd.errors import ConfigError
 from geocd.rasters.pair import open_pair
-from geocd.testing import fractal_noise, paint_scene, paint_survey
+from geocd.testing import fractal_noise, paint_scene, paint_survey, write_raster
 
 SHAPE = (480, 520)
 
@@ -137,6 +145,29 @@ def test_an_initial_error_of_a_hundred_pixels_is_bridged():
     found = _aligned(np.ascontiguousarray(after), scene=np.ascontiguousarray(before))
     assert found.status == "applied", found
     assert _error(found, np.broadcast_to([78.0, -60.0], (*SHAPE, 2))) < 0.05
+
+
+@pytest.mark.parametrize("coarser", [2, 4])
+def test_ground_sample_distances_may_differ(tmp_path, coarser):
+    """Ten pixels of before to the right and four up, seen with pixels that are wider."""
+    shape, (right, down) = (960, 960), (10, -4)
+    scene = fractal_noise(shape, np.random.default_rng(2), coarsest=64, finest=8)
+    fine = np.clip(120 + 40 * scene, 0, 255).astype(np.uint8)
+    wide = np.roll(fine, (down, right), axis=(0, 1))
+    size = (shape[1] // coarser, shape[0] // coarser)
+    after = cv2.resize(wide, size, interpolation=cv2.INTER_AREA)
+    paths = [
+        write_raster(tmp_path / f"{name}.tif", image[None], crs=CRS.from_epsg(32633),
+                     transform=Affine(side, 0, 500_000, 0, -side, 5_000_000))
+        for name, image, side in (("before", fine, 0.5), ("after", after, 0.5 * coarser))
+    ]  # fmt: skip
+    pair = open_for_alignment(*paths)
+    found = estimate_pair(pair)
+    assert found.status == "applied"
+    assert pair.grid.shape == size[::-1]
+    middle = np.array([[size[0] / 2, size[1] / 2]])
+    moved = (found.motion(middle) - middle)[0] * coarser
+    assert moved == pytest.approx([right, down], abs=0.1 * coarser)
 
 
 def test_ground_without_texture_is_abstained_from_and_mapped():

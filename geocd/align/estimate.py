@@ -38,7 +38,9 @@ _WINDOWS = 4
 _WINDOW_BUDGET = 250
 """Features sought on each image of a window of the search in full resolution."""
 _FINER = 2.0
-"""How many times finer the second overview is."""
+"""How many times finer the next overview is."""
+_QUICK_STEP = 6.0
+"""Pixels to one of the first look at most: blocks must be met within some pixels afterwards."""
 _MIN_SIDE = 32
 """Shorter side, in pixels, below which an image holds too little to be aligned."""
 _DEFAULTS = AlignConfig()
@@ -49,11 +51,11 @@ def estimate(
 ) -> Alignment:
     """The motion between two images on one grid, and whether to apply it.
 
-    Features of the whole image, decimated, give a first motion; where that fails, features or
-    the phase of some windows in full resolution do. Blocks of full resolution all over the
-    image then say whether a shift, an affine map or a local field explains them best. Tie
-    points kept apart are the judges, at either stage. Images that cannot be aligned are
-    refused with a reason, never by an exception.
+    Features of the whole image, decimated, give a first motion; where that fails, those of finer
+    overviews, or the features or the phase of some windows in full resolution do. Blocks of full
+    resolution all over the image then say whether a shift, an affine map or a local field
+    explains them best. Tie points kept apart are the judges, at either stage. Images that cannot
+    be aligned are refused with a reason, never by an exception.
 
     Args:
         read: gives gray windows of the pair; never asked for more than 1100 pixels or twice
@@ -72,7 +74,7 @@ def estimate(
         return unaligned("off", "alignment is switched off")
     if min(shape) < _MIN_SIDE:
         return unaligned("refused", f"images of {shape[1]} x {shape[0]} pixels are too small")
-    task = _Task(read, shape, _overview(read, shape, config.overview_size), config, seed)
+    task = _Task(read, shape, _overview(read, shape, _first_size(shape, config)), config, seed)
     for name, valid in zip(("before", "after"), task.seen, strict=True):
         if not valid.any():
             return unaligned("refused", f"the {name} image holds no valid pixel")
@@ -127,6 +129,12 @@ class _Overview:
     step: float
 
 
+def _first_size(shape: tuple[int, int], config: AlignConfig) -> int:
+    """Longest side of the first overview: half of the configured one does for most images."""
+    quick = round(config.overview_size / _FINER)
+    return quick if max(shape) <= _QUICK_STEP * quick else config.overview_size
+
+
 def _overview(read: PairReader, shape: tuple[int, int], size: int) -> _Overview:
     step = max(1.0, max(shape) / size)
     rows, cols = slice(0, shape[0]), slice(0, shape[1])
@@ -172,14 +180,18 @@ class _Task:
 
     def _sources(self) -> Iterator[Evidence | None]:
         """Candidates with their ties, from the cheapest to the dearest; None: nothing found."""
-        yield self._by_features(self.overview)
-        if self.overview.step > 1:
-            finer = self.overview.step / _FINER
-            if finer >= 1:
-                size = round(max(self.shape) / finer)
-                yield self._by_features(_overview(self.read, self.shape, size))
+        size = self.config.overview_size
+        overview = self.overview
+        yield self._by_features(overview)
+        if overview.step > max(1.0, max(self.shape) / size):
+            overview = _overview(self.read, self.shape, size)
+            yield self._by_features(overview)
+        if overview.step > 1:
+            if overview.step >= _FINER:
+                finer = round(max(self.shape) * _FINER / overview.step)
+                yield self._by_features(_overview(self.read, self.shape, finer))
             yield self._by_windows()
-        yield self._by_phase()
+        yield self._by_phase(overview)
 
     def _by_features(self, overview: _Overview) -> Evidence | None:
         """The motion that features of the whole image show."""
@@ -194,10 +206,10 @@ class _Task:
         limit = self.config.max_shift + _TOLERANCE
         return self._from_ties(self._window_ties(limit), limit=limit, scale=1.0)
 
-    def _by_phase(self) -> Evidence | None:
+    def _by_phase(self, overview: _Overview) -> Evidence | None:
         """The shift that phase correlation shows."""
-        step = self.overview.step
-        found = correlate(self.overview.pair, limit=self.config.max_shift / step)
+        step = overview.step
+        found = correlate(overview.pair, limit=self.config.max_shift / step)
         if found is None:
             return None
         start = Affine.translation(found[0] * step, found[1] * step)
@@ -232,7 +244,10 @@ class _Task:
 
         The coarse one stands where the image is too small or too smooth for blocks.
         """
-        found = refine(self.read, self.shape, start=start.affine, mode=self.config.mode)
+        found = refine(
+            self.read, self.shape, start=start.affine, mode=self.config.mode,
+            exact=coarse.method == "phase",
+        )  # fmt: skip
         if found is None:
             return coarse
         spacing = block_side(self.shape)

@@ -95,8 +95,8 @@ class Motion:
         """What the field adds to the affine map at points (col, row); (x, y), shape (n, 2)."""
         if self.field is None:
             return np.zeros(points.shape)
-        first_j, weight_j = _basis(self.knots.a * points[:, 0] + self.knots.c, self.field.shape[1])
-        first_i, weight_i = _basis(self.knots.e * points[:, 1] + self.knots.f, self.field.shape[0])
+        first_j, weight_j = basis(self.knots.a * points[:, 0] + self.knots.c, self.field.shape[1])
+        first_i, weight_i = basis(self.knots.e * points[:, 1] + self.knots.f, self.field.shape[0])
         out = np.zeros(points.shape)
         for i in range(_SUPPORT):
             for j in range(_SUPPORT):
@@ -176,7 +176,7 @@ def _centres(span: slice, step: float) -> PointArray:
     return np.asarray(span.start + (np.arange(count) + 0.5) * step, dtype=np.float64)
 
 
-def _basis(place: PointArray, count: int) -> tuple[NDArray[np.intp], PointArray]:
+def basis(place: PointArray, count: int) -> tuple[NDArray[np.intp], PointArray]:
     """(index of the first of four control points, their weights (n, 4)) at places in knot units.
 
     Places beyond the second and the last but one control point are brought there.
@@ -192,7 +192,7 @@ def _basis(place: PointArray, count: int) -> tuple[NDArray[np.intp], PointArray]
 
 def basis_matrix(place: PointArray, count: int) -> PointArray:
     """Weights of all control points along one axis, shape (places, count)."""
-    first, weights = _basis(place, count)
+    first, weights = basis(place, count)
     out = np.zeros((len(place), count))
     np.put_along_axis(out, first[:, None] + np.arange(_SUPPORT), weights, axis=1)
     return out

@@ -8,6 +8,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from geocd.align.alignment import (
     FIT,
@@ -234,7 +235,13 @@ def covers(points: PointArray, observed: MaskArray, shape: tuple[int, int]) -> b
     held = len(np.unique(cell, axis=0))
     if held < max(2, _MIN_CELLS * int((share > 0.1).sum())):
         return False
-    seen = np.argwhere(observed)[:, ::-1] / (observed.shape[1], observed.shape[0])
-    wanted = np.ptp(np.percentile(seen, [5, 95], axis=0), axis=0) * _MIN_SPAN
+    wanted = np.array([_middle_span(observed.sum(axis=axis)) for axis in (0, 1)]) * _MIN_SPAN
     span = np.ptp(np.percentile(points / scale, [5, 95], axis=0), axis=0)
     return bool((span >= wanted).all())
+
+
+def _middle_span(counts: NDArray[np.intp]) -> float:
+    """Extent of nine tenths of what was counted along an axis, as a share of the axis."""
+    total = np.cumsum(counts)
+    first, last = np.searchsorted(total, np.array([0.05, 0.95]) * total[-1])
+    return float(last - first) / len(counts)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from geocd.align.alignment import Model
 from geocd.align.field import Motion, PointArray
-from geocd.align.patches import Blocks, block_side, measure, read_patches
+from geocd.align.patches import Blocks, Patch, block_side, measure, read_patches
 from geocd.align.reader import FloatArray, PairReader
-from geocd.align.spline import Lattice, Normal, trust_of
+from geocd.align.spline import Design, Lattice, Normal, trust_of
 from geocd.config import AlignMode
 
 MODELS: Final[tuple[Model, ...]] = ("shift", "affine", "local")
@@ -32,6 +32,15 @@ _LEVELS = ((4, 1.0), (1, 1.0), (1, 1.0))
 """(side of a compared pixel in grid pixels, smoothing in compared pixels), from coarse to fine.
 
 The last two are alike: what the last level takes its blocks through was chosen by fine ones."""
+_LOOKS = 6
+"""Times, at most, that an affine motion is sought with coarse pixels before anything finer is."""
+_HASTE = 1.5
+"""How much further than the blocks say such a motion is taken: what only one date shows, leaves,
+shadows or damage, holds blocks back, and they say a third to a half of the way."""
+_SETTLED = 0.1
+"""Mean change of the motion, in pixels, that ends the search with coarse pixels."""
+_CLEAR = 1.5
+"""Standard errors that such a change must reach: coarse pixels may show noise alone."""
 _REACH = 3.0
 """Displacement, in compared pixels, beyond which a block is lost."""
 _MIN_SCORE = 0.3
@@ -92,7 +101,7 @@ class Refined:
 
 
 def refine(
-    read: PairReader, shape: tuple[int, int], *, start: Affine, mode: AlignMode
+    read: PairReader, shape: tuple[int, int], *, start: Affine, mode: AlignMode, exact: bool = False
 ) -> Refined | None:
     """The simplest motion that explains the blocks; None where too few have texture.
 
@@ -103,15 +112,16 @@ def refine(
         shape: (height, width) of the reading grid.
         start: a motion right to within some ten pixels everywhere.
         mode: may limit the richest model.
+        exact: ``start`` is right to within a pixel, so coarse pixels could only mislead.
     """
     patches = read_patches(read, shape, start)
     allowed = _ALLOWED.get(mode, MODELS)
     lattice = Lattice.over(shape, spacing=_SPACING * block_side(shape))
+    motion = Motion(start) if exact else _settled(patches, shape, start, allowed, lattice)
     found = None
     for factor, blur in _LEVELS:
         # Blocks echo the motion they are seen through. Seen through a field that follows noise
         # they would speak for that noise, so a model must prove itself before it is used.
-        motion = Motion(start) if found is None else found.motion
         blocks = measure(patches, _seen_through(motion, start), factor=factor, blur=blur)
         ties = _ties(blocks, motion, start, factor=factor)
         if len(ties.weight) < MIN_BLOCKS:
@@ -120,7 +130,43 @@ def refine(
             return Refined(Motion(start), "affine", ties, np.full(len(ties.weight), np.inf))
         fits = _Fits.of(ties, lattice, spacing=block_side(shape))
         found = _simplest(fits, allowed, miss=_MISS * factor)
+        motion = found.motion
     return found
+
+
+def _settled(
+    patches: list[Patch], shape: tuple[int, int], start: Affine, allowed: tuple[Model, ...],
+    lattice: Lattice,
+) -> Motion:  # fmt: skip
+    """The affine motion at which coarse pixels come to rest; ``start`` where they do not meet."""
+    factor, blur = _LEVELS[0]
+    motion = start
+    for _ in range(_LOOKS):
+        blocks = measure(patches, _seen_through(Motion(motion), start), factor=factor, blur=blur)
+        ties = _ties(blocks, Motion(motion), start, factor=factor)
+        if (ties.weight > 0).sum() < MIN_BLOCKS:
+            return Motion(start)
+        fits = _Fits.of(ties, lattice, spacing=block_side(shape))
+        found = _simplest(fits, allowed[:2], miss=_MISS * factor)
+        if _moved(Motion(motion), found) < max(_SETTLED, _CLEAR * _standard_error(found, factor)):
+            break
+        motion = Affine(*(
+            a + _HASTE * (b - a) for a, b in zip(motion[:6], found.motion.affine[:6], strict=True)
+        ))  # fmt: skip
+    return Motion(motion)
+
+
+def _moved(motion: Motion, found: Refined) -> float:
+    """Root mean square distance, in pixels, between two motions at the ties of one."""
+    here = found.ties.position
+    return float(np.sqrt(np.mean(np.square(_length(found.motion(here) - motion(here))))))
+
+
+def _standard_error(found: Refined, factor: int) -> float:
+    """Of an affine motion at its ties, in pixels, from what the held-out ones say."""
+    away = np.minimum(found.held_out[found.ties.weight > 0], _MISS * factor)
+    terms = 1 if found.model == "shift" else 3
+    return float(np.sqrt(np.mean(np.square(away)) * terms / len(away)))
 
 
 def _seen_through(motion: Motion, start: Affine) -> Displacement | None:
@@ -163,7 +209,7 @@ class _Fits:
     fold: NDArray[np.intp]  # (n,): the part in which a tie is held out
     plane: NDArray[np.float64]  # (n, 3): 1, x, y, scaled
     middle: PointArray
-    design: NDArray[np.float64]  # (n, controls)
+    design: Design
 
     @classmethod
     def of(cls, ties: LocalTies, lattice: Lattice, *, spacing: float) -> _Fits:

@@ -11,6 +11,7 @@ Source:
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +19,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from geocd.align.field import PointArray, basis_matrix
+from geocd.align.field import PointArray, basis
 
 _MAX_CONTROL = 32
 """Control points each way, at most."""
@@ -48,11 +49,16 @@ class Lattice:
         rows, cols = (max(4, int(np.ceil(length / spacing)) + 3) for length in shape)
         return cls(Affine.translation(1, 1) @ Affine.scale(1 / spacing), rows, cols)
 
-    def design(self, points: PointArray) -> NDArray[np.float64]:
-        """Weight of every control point at points (col, row), shape (n, rows * cols)."""
-        across = basis_matrix(self.knots.a * points[:, 0] + self.knots.c, self.cols)
-        down = basis_matrix(self.knots.e * points[:, 1] + self.knots.f, self.rows)
-        return np.asarray((down[:, :, None] * across[:, None, :]).reshape(len(points), -1))
+    def design(self, points: PointArray) -> Design:
+        """What control points weigh at points (col, row), shape (n, 2)."""
+        first_j, across = basis(self.knots.a * points[:, 0] + self.knots.c, self.cols)
+        first_i, down = basis(self.knots.e * points[:, 1] + self.knots.f, self.rows)
+        near = np.arange(across.shape[1])
+        row, col = first_i[:, None] + near, first_j[:, None] + near
+        control = row[:, :, None] * self.cols + col[:, None, :]
+        weight = down[:, :, None] * across[:, None, :]
+        count = len(points)
+        return Design(control.reshape(count, -1), weight.reshape(count, -1), self.rows, self.cols)
 
     @cached_property
     def energy(self) -> NDArray[np.float64]:
@@ -71,20 +77,51 @@ class Lattice:
 
 
 @dataclass(frozen=True, slots=True)
+class Design:
+    """Which control points have a say at points, and how much; all others have none.
+
+    Attributes:
+        control: indices among rows * cols control points, shape (n, 16).
+        weight: of each, shape (n, 16).
+        rows, cols: control points of the lattice.
+    """
+
+    control: NDArray[np.intp]
+    weight: NDArray[np.float64]
+    rows: int
+    cols: int
+
+    def __matmul__(self, control: NDArray[np.float64]) -> PointArray:
+        """The field of control points, shape (rows * cols, 2), at the points, shape (n, 2)."""
+        return np.asarray(np.einsum("nk,nkd->nd", self.weight, control[self.control]))
+
+
+@dataclass(frozen=True, slots=True)
 class Normal:
     """Sums over ties from which control points follow."""
 
     matrix: NDArray[np.float64]
     right: NDArray[np.float64]
     weight: float
+    block: int
+    """Control points that are solved for at once: those of three rows, for a tie pulls at four
+    rows, so beyond the next three there is nothing to solve."""
 
     @classmethod
-    def of(
-        cls, design: NDArray[np.float64], displacement: PointArray, weight: NDArray[np.float64]
-    ) -> Normal:
-        """Of ties with a design (n, controls), displacements (n, 2) in pixels and weights (n,)."""
-        pulled = (design * weight[:, None]).T
-        return cls(pulled @ design, pulled @ displacement, float(weight.sum()))
+    def of(cls, design: Design, displacement: PointArray, weight: NDArray[np.float64]) -> Normal:
+        """Of ties with a design, displacements (n, 2) in pixels and weights (n,)."""
+        count = design.rows * design.cols
+        pull = design.weight * weight[:, None]  # (n, 16)
+        pairs = design.control[:, :, None] * count + design.control[:, None, :]
+        sums = np.bincount(
+            pairs.ravel(), (pull[:, :, None] * design.weight[:, None, :]).ravel(), count * count
+        )
+        right = [
+            np.bincount(design.control.ravel(), (pull * away[:, None]).ravel(), count)
+            for away in displacement.T
+        ]
+        matrix = sums.astype(np.float64, copy=False).reshape(count, count)
+        return cls(matrix, np.stack(right, axis=1), float(weight.sum()), 3 * design.cols)
 
     def solve(self, energy: NDArray[np.float64], stiffness: float) -> NDArray[np.float64]:
         """Control points, shape (controls, 2).
@@ -95,8 +132,25 @@ class Normal:
         """
         # A control point carries as many ties as there are on average, however many in all.
         pull = max(self.weight, 1e-9) / len(self.matrix)
-        system = self.matrix + stiffness * pull * energy
-        return np.asarray(np.linalg.solve(system, self.right))
+        parts = [slice(i, i + self.block) for i in range(0, len(self.matrix), self.block)]
+
+        def system(rows: slice, cols: slice) -> NDArray[np.float64]:
+            return np.asarray(self.matrix[rows, cols] + stiffness * pull * energy[rows, cols])
+
+        # Block elimination: the matrix is a band, and most of it empty.
+        left, right = system(parts[0], parts[0]), self.right[parts[0]]
+        passed = []
+        for here, there in itertools.pairwise(parts):
+            beside = system(here, there)
+            solved = np.linalg.solve(left, np.hstack([beside, right]))
+            forward, known = solved[:, :-2], solved[:, -2:]
+            passed.append((forward, known))
+            left = system(there, there) - beside.T @ forward
+            right = self.right[there] - beside.T @ known
+        found = [np.linalg.solve(left, right)]
+        for forward, known in reversed(passed):
+            found.append(known - forward @ found[-1])
+        return np.concatenate(found[::-1])
 
 
 def trust_of(away: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
