@@ -17,6 +17,7 @@ from affine import Affine
 from arithmetic import open_arithmetic
 from click.testing import CliRunner
 from PIL import Image
+from pyproj import Transformer
 from rasterio.crs import CRS
 
 import geocd
@@ -229,6 +230,61 @@ def test_a_mosaic_keeps_degrees_and_sizes_of_tiles(painted, tmp_path):
         pixels = mosaic.read()
     np.testing.assert_array_equal(pixels[:, :, :240], painted[0])
     np.testing.assert_array_equal(pixels[:, ::2, 240::2], painted[1][:, ::2, ::2])
+
+
+def _alignment(*, field=None, status="applied"):
+    """A run that read at 1 m, from 10 m east and south, and found after 4 and 2 m off."""
+    return {
+        "status": status, "model": "shift", "residual_before_px": {"median": 4.5},
+        "motion": {"affine": [1.0, 0.0, 4.0, 0.0, 1.0, 2.0], "field": field},
+        "grid_transform": [1.0, 0.0, 500_010.0, 0.0, -1.0, 4_999_990.0],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("degrees", [False, True])
+def test_after_is_shown_where_the_run_moved_it(painted, tmp_path, degrees):
+    off = NORTH_UP @ Affine.translation(8, 4)  # in pixels of half a metre
+    crs = UTM
+    if degrees:
+        to_degrees = Transformer.from_crs(32633, 4326, always_xy=True)
+        west, north = to_degrees.transform(off.c, off.f)
+        east, south = to_degrees.transform(*(off @ (240, 200)))
+        crs, off = CRS.from_epsg(4326), Affine(
+            (east - west) / 240, 0, west, 0, (south - north) / 200, north
+        )  # fmt: skip
+    after = write_raster(tmp_path / "a.tif", painted[1], crs=crs, transform=off)
+    write_changes(_one(UTM), tmp_path / "c.gpkg", provenance={"alignment": _alignment()})
+    write_qgis_project(tmp_path / "c.gpkg", tmp_path / "c.qgz", after=after)
+    with rasterio.open(tmp_path / "c.after.vrt") as shown:
+        np.testing.assert_array_equal(shown.read(), painted[1])
+        places = [shown.transform @ place for place in ((0, 0), (240, 200))]
+    if degrees:
+        places = [to_degrees.transform(*place, direction="INVERSE") for place in places]
+    np.testing.assert_allclose(places, [NORTH_UP @ (0, 0), NORTH_UP @ (240, 200)], atol=0.2)
+    text = zipfile.ZipFile(tmp_path / "c.qgz").read("project.qgs").decode()
+    assert "lay 4.5 pixels off" in text
+    assert "shown where the run moved it" in text
+
+
+@pytest.mark.parametrize("status", ["refused", "unneeded"])
+def test_an_image_that_no_run_moved_is_shown_as_it_is(painted, tmp_path, status):
+    after = write_raster(tmp_path / "a.tif", painted[1], crs=UTM, transform=NORTH_UP)
+    record = {"alignment": _alignment(status=status)}
+    write_changes(_one(UTM), tmp_path / "c.gpkg", provenance=record)
+    write_qgis_project(tmp_path / "c.gpkg", tmp_path / "c.qgz", after=after)
+    assert not (tmp_path / "c.after.vrt").exists()
+    assert "moved" not in zipfile.ZipFile(tmp_path / "c.qgz").read("project.qgs").decode()
+
+
+def test_a_local_motion_is_said_to_be_missing(painted, tmp_path):
+    field = {"knots": [0.01, 0.0, 1.0, 0.0, 0.01, 1.0],
+             "displacement": np.zeros((4, 4, 2)).tolist()}  # fmt: skip
+    after = write_raster(tmp_path / "a.tif", painted[1], crs=UTM, transform=NORTH_UP)
+    record = {"alignment": _alignment(field=field)}
+    write_changes(_one(UTM), tmp_path / "c.gpkg", provenance=record)
+    write_qgis_project(tmp_path / "c.gpkg", tmp_path / "c.qgz", after=after)
+    text = zipfile.ZipFile(tmp_path / "c.qgz").read("project.qgs").decode()
+    assert "without its local displacements" in text
 
 
 def test_alpha_of_tiles_stays_alpha(painted, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import geopandas
 import pandas as pd
@@ -43,7 +44,8 @@ def test_the_judge_of_these_tests_refuses_what_is_wrong(tmp_path):
 
 def test_an_item_says_where_and_what(tmp_path):
     item = _item(tmp_path, assets={"changes": tmp_path / "c.gpkg"})
-    assert (item["type"], item["stac_version"], item["id"]) == ("Feature", "1.1.0", "item")
+    assert (item["type"], item["stac_version"]) == ("Feature", "1.1.0")
+    assert re.fullmatch("item-[0-9a-f]{8}", item["id"])
     assert item["geometry"]["type"] == "Polygon"
     assert shapely.geometry.shape(item["geometry"]).exterior.is_ccw
     assert item["bbox"] == pytest.approx(shapely.geometry.shape(item["geometry"]).bounds)
@@ -52,6 +54,12 @@ def test_an_item_says_where_and_what(tmp_path):
     assert item["properties"]["created"] == "2026-01-02T03:04:05Z"
     assert item["assets"]["changes"] == {"href": "./c.gpkg", "title": "changes", "roles": ["data"],
                                          "type": "application/geopackage+sqlite3"}  # fmt: skip
+
+
+def test_items_of_one_name_have_ids_of_their_own(tmp_path):
+    ids = [_item(tmp_path, record={"created": f"2026-01-0{day}T00:00:00+00:00"})["id"]
+           for day in (1, 2, 2)]  # fmt: skip
+    assert ids[0] != ids[1] == ids[2]
 
 
 def test_two_dates_are_an_interval(tmp_path):
@@ -141,6 +149,6 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         {"observed": [1.0], "before_date": [None], "after_date": [None]},
         geometry=[shapely.MultiPolygon([HERE])], crs=UTM,
     )  # fmt: skip
-    assert stac_item(tmp_path / "i.json", footprint, assets={}, record={})["id"] == "i"
+    assert stac_item(tmp_path / "i.json", footprint, assets={}, record={})["id"].startswith("i-")
     with pytest.raises(OutputError, match="nowhere"):
         write_stac(tmp_path / "nowhere" / "i.json", footprint, assets={}, record={})

@@ -1,4 +1,4 @@
-"""Tiles of a folder as one file: a VRT, which holds references and no pixels."""
+"""Tiles of a folder as one file, or moved: a VRT, which holds references and no pixels."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def fits_a_mosaic(scene: Scene) -> bool:
     )
 
 
-def write_mosaic(scene: Scene, path: Path) -> None:
+def write_mosaic(scene: Scene, path: Path, *, transform: Affine | None = None) -> None:
     """Write the tiles of a scene as one VRT, with paths relative to it. Atomic.
 
     Args:
         scene: one of which `fits_a_mosaic` is true.
         path: file to write, .vrt; an existing one is replaced.
+        transform: where the VRT is put; None: where the tiles are.
 
     Raises:
         OutputError: the file cannot be written.
@@ -44,8 +45,8 @@ def write_mosaic(scene: Scene, path: Path) -> None:
     )
     if grid.crs is not None:
         ElementTree.SubElement(root, "SRS").text = grid.crs.to_wkt()
-    transform = ElementTree.SubElement(root, "GeoTransform")
-    transform.text = ", ".join(repr(float(v)) for v in grid.transform.to_gdal())
+    placed = ElementTree.SubElement(root, "GeoTransform")
+    placed.text = ", ".join(repr(float(v)) for v in (transform or grid.transform).to_gdal())
     alphas = () if first.alpha is None else (first.alpha,)
     for band in sorted((*first.bands, *alphas)):
         element = ElementTree.SubElement(

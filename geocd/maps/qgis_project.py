@@ -16,10 +16,12 @@ import pandas as pd
 import pyogrio
 import pyproj
 import rasterio
+from affine import Affine
 from rasterio.crs import CRS
 
 from geocd.errors import ConfigError
 from geocd.maps.mosaic import fits_a_mosaic, write_mosaic
+from geocd.maps.placed import moved_georeferencing
 from geocd.maps.qgis_xml import Bookmark, Extent, Group, MapLayer, Project, save_archive
 from geocd.maps.qml import style_text
 from geocd.maps.vector import LAYER
@@ -52,6 +54,8 @@ class _Image:
     role: str
     scene: Scene
     date: str | None
+    moved: Affine | None
+    """Transform under which it is shown; None: its own."""
     note: str
 
 
@@ -105,8 +109,9 @@ def write_qgis_project(
         changes: GeoPackage that ``geocd.detect`` or ``geocd vectorize`` has written.
         output: the project, ends in .qgz.
         before: raster of the earlier date: a file, a URL, a VRT or a folder of tiles.
-        after: of the later date. It is shown where its georeferencing says; what the run moved
-            it by is told when the mouse rests on the layer.
+        after: of the later date. It is shown where the run moved it, through a VRT beside the
+            project (``changes.after.vrt``); where no VRT can say that, as its georeferencing
+            says. Which of the two is told when the mouse rests on the layer.
         mask: change map of the run.
         scores: score raster of the run.
         overwrite: replace an existing project, and the VRTs beside it.
@@ -120,7 +125,7 @@ def write_qgis_project(
     table = _read_table(package)
     record, crs = _read_record(package), _read_crs(package)
     images = [
-        _Image(role, Scene.open(source), _date(role, table, record), _note(role, record))
+        _image(role, Scene.open(source), table, record, crs)
         for role, source in (("after", after), ("before", before))
         if source is not None
     ]
@@ -181,17 +186,35 @@ def _title(table: pd.DataFrame, record: dict[str, Any]) -> str:
     return f"Changes from {before} to {after}" if before and after else "Changes"
 
 
-def _note(role: str, record: dict[str, Any]) -> str:
-    """What the run did to an image that is shown as it is."""
+def _image(
+    role: str, scene: Scene, table: pd.DataFrame, record: dict[str, Any], crs: pyproj.CRS | None
+) -> _Image:
+    """A date, and where it is shown."""
+    moved, note = None, ""
     alignment = record.get("alignment", {})
-    if role == "before" or alignment.get("status") != "applied":
-        return ""
-    residual = alignment.get("residual_before_px") or {}
-    return (
+    if role == "after" and alignment.get("status") == "applied":
+        before = None if crs is None else CRS.from_wkt(crs.to_wkt())
+        local = all(Path(tile.path).is_file() for tile in scene.tiles)
+        if local and fits_a_mosaic(scene):
+            moved = moved_georeferencing(scene.grid, before, alignment)
+        note = _note(alignment, moved=moved is not None)
+    return _Image(role, scene, _date(role, table, record), moved, note)
+
+
+def _note(alignment: dict[str, Any], *, moved: bool) -> str:
+    """What the run did to the image after, and whether it is shown like that."""
+    residual = (alignment.get("residual_before_px") or {}).get("median", 0)
+    told = (
         f"The run moved this image ({alignment.get('model')}), because it lay "
-        f"{residual.get('median', 0):.1f} pixels off in the median. Here it is shown where its "
-        "georeferencing says; 'geocd align' writes it aligned."
+        f"{residual:.1f} pixels off in the median. "
     )
+    if not moved:
+        return told + ("Here it is shown where its georeferencing says; 'geocd align' writes it "
+                       "aligned.")  # fmt: skip
+    if (alignment.get("motion") or {}).get("field") is not None:
+        return told + ("Here it is shown moved as a whole, without its local displacements; "
+                       "'geocd align' writes it with them.")  # fmt: skip
+    return told + "Here it is shown where the run moved it."
 
 
 def _extent(package: Path) -> Extent:
@@ -309,6 +332,10 @@ def _image_member(image: _Image, project: Path, record: dict[str, Any]) -> MapLa
         placed = None if crs is None else pyproj.CRS.from_wkt(crs.to_wkt())
         return MapLayer(role + number, name, "gdal", source, placed, style, note=image.note)
 
+    if image.moved is not None:
+        mosaic = _mosaic(project, role)
+        write_mosaic(scene, mosaic, transform=image.moved)
+        return _layer("", title, _relative(mosaic, project.parent), scene.crs)
     if len(scene.tiles) == 1:
         return _layer("", title, _relative(scene.tiles[0].path, project.parent), scene.crs)
     if fits_a_mosaic(scene):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -49,7 +50,7 @@ def stac_item(
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": [],
-        "id": path.stem,
+        "id": _name(path, record),
         "geometry": None,
         "properties": {
             "datetime": None if len(known) == 2 else (known or [moment_of(created)])[-1],
@@ -66,6 +67,12 @@ def stac_item(
     if len(known) == 2:
         item["properties"] |= {"start_datetime": min(known), "end_datetime": max(known)}
     return item
+
+
+def _name(path: Path, record: Mapping[str, Any]) -> str:
+    """The stem of the file, and eight digits of what it tells of: names alone come twice."""
+    told = json.dumps([path.name, record], sort_keys=True, default=str)
+    return f"{path.stem}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def place_of(footprint: geopandas.GeoDataFrame) -> dict[str, Any]:
