@@ -7,9 +7,11 @@ Tables:
 
 - accuracy: pairs of 2000 x 2000 px (``alignment_scenes.py``), mosaics of ``maps/images`` and
   procedural texture, as GeoTIFF files. ``dense`` is the root mean square distance from the
-  truth over the whole image (every tenth pixel each way), not a residual at tie points.
-  ``seconds`` are wall-clock seconds with reading; ``ratio`` is that of a method's seconds to
-  those of geocd on the same pair. AROSICS runs as a command, with its own Python.
+  truth over the whole image (every tenth pixel each way), not a residual at tie points; it is
+  in before's pixels, also where after's are wider. OpenCV's methods get after enlarged to them.
+  ``seconds`` are wall-clock seconds with reading, ``CPU s`` those of the processor, which other
+  programs on the machine hardly change; ``ratio`` is that of a method's CPU seconds to those of
+  geocd on the same pair. AROSICS runs as a command, with its own Python and two processes.
 - refusal: pairs of different places, where every motion is wrong.
 - harm: ``pairs/``, registered before; ``moved`` is the largest displacement, in pixels, that
   would be applied at a corner.
@@ -48,9 +50,9 @@ from alignment_scenes import (
 from rasterio.transform import Affine
 
 import geocd
-from geocd.align import Alignment, estimate, estimate_arrays, gray_reader
+from geocd.align import Alignment, estimate, estimate_arrays, gray_reader, open_for_alignment
+from geocd.align.reader import transform_points
 from geocd.config import AlignConfig
-from geocd.rasters.pair import open_pair
 
 _STEP = 10
 """Pixels between the points at which motions are compared with the truth."""
@@ -66,25 +68,41 @@ class Row:
     dense: float
     unregistered: float
     seconds: float
+    cpu: float
 
 
 def write_pair(pair: Pair, folder: Path) -> tuple[Path, Path]:
-    """The pair as GeoTIFFs of one grid; nodata of after is 0."""
+    """The pair as GeoTIFFs with one upper left corner; nodata of after is 0."""
     after = np.where(pair.valid_after, np.maximum(pair.after, 1), 0).astype(pair.after.dtype)
     paths = folder / "before.tif", folder / "after.tif"
-    for path, image, nodata in zip(paths, (pair.before, after), (None, 0), strict=True):
+    for path, image, nodata, size in zip(
+        paths, (pair.before, after), (None, 0), (1, pair.coarser), strict=True
+    ):
+        height, width = image.shape
         with rasterio.open(
-            path, "w", driver="GTiff", height=SIDE, width=SIDE, count=1, dtype=image.dtype,
-            crs="EPSG:32615", transform=Affine(1, 0, 500_000, 0, -1, 4_000_000), nodata=nodata,
+            path, "w", driver="GTiff", height=height, width=width, count=1, dtype=image.dtype,
+            crs="EPSG:32615", transform=_placed(size), nodata=nodata,
         ) as target:  # fmt: skip
             target.write(image, 1)
     return paths
 
 
-def run_geocd(before: Path, after: Path, mode: str = "auto") -> Alignment:
-    """The estimate on files, as ``geocd align`` makes it."""
-    pair = open_pair(before, after, channels=None)
-    return estimate(gray_reader(pair), pair.grid.shape, config=AlignConfig(mode=mode))
+def _placed(size: float) -> Affine:
+    """The transform of pixels of so many metres."""
+    return Affine.translation(*peers.CORNER) @ Affine.scale(size, -size)
+
+
+def run_geocd(before: Path, after: Path, mode: str = "auto") -> tuple[Alignment, Affine]:
+    """The estimate on files, as ``geocd align`` makes it, and from before's pixels to its own."""
+    pair = open_for_alignment(before, after)
+    found = estimate(gray_reader(pair), pair.grid.shape, config=AlignConfig(mode=mode))
+    return found, ~pair.grid.transform @ _placed(1)
+
+
+def displaced(found: Alignment, reading: Affine, points: np.ndarray) -> np.ndarray:
+    """Where before's points (x, y) of pixels' centres lie on after by an alignment, (n, 2)."""
+    here = transform_points(reading, points + 0.5)
+    return transform_points(~reading, found.motion(here)) - 0.5
 
 
 def measure(
@@ -99,29 +117,37 @@ def measure(
     unregistered = float(np.sqrt((truth**2).sum(axis=1).mean()))
     rows = []
 
-    def note(method: str, moved: np.ndarray | None, seconds: float) -> None:
+    def note(method: str, moved: np.ndarray | None, spent: tuple[float, float]) -> None:
         dense = np.nan if moved is None else float(np.sqrt(((moved - truth) ** 2).sum(1).mean()))
-        rows.append(Row(scene, case.name, method, dense, unregistered, seconds))
+        rows.append(Row(scene, case.name, method, dense, unregistered, *spent))
 
-    found, seconds = _timed(lambda: run_geocd(before, after))
-    note("geocd", found.motion(points + 0.5) - points - 0.5, seconds)
-    images = peers.as_bytes(pair.before), pair.after
+    (found, reading), spent = _timed(lambda: run_geocd(before, after))
+    note("geocd", displaced(found, reading, points) - points, spent)
+    images = peers.as_bytes(pair.before), cv2.resize(pair.after, (SIDE, SIDE))
+    valid = cv2.resize(pair.valid_after.astype(np.uint8), (SIDE, SIDE)) > 0
     for name, method in (
         ("phase correlation", peers.phase), ("ECC affine", peers.ecc), ("SIFT+MAGSAC", peers.sift)
     ):  # fmt: skip
-        moved, seconds = _timed(lambda m=method: m(*images, pair.valid_after, points))
-        note(name, moved, seconds)
+        moved, spent = _timed(lambda m=method: m(*images, valid, points))
+        note(name, moved, spent)
     for mode in ("global", "local") if arosics else ():
-        (moved, _), seconds = _timed(
-            lambda m=mode: peers.arosics(arosics, m, before, after, points)
+        (moved, _), spent = _timed(
+            lambda m=mode: peers.arosics(arosics, m, before, after, points, pair.coarser)
         )
-        note(f"AROSICS {mode}", moved, seconds)
+        note(f"AROSICS {mode}", moved, spent)
     return rows, found
 
 
-def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    begun = time.perf_counter()
-    return call(), time.perf_counter() - begun
+def _timed(call: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:
+    """What a call gives, and its (wall-clock, processor) seconds, child processes included."""
+
+    def _spent() -> float:
+        times = os.times()
+        return times.user + times.system + times.children_user + times.children_system
+
+    begun, used = time.perf_counter(), _spent()
+    found = call()
+    return found, (time.perf_counter() - begun, _spent() - used)
 
 
 def accuracy(
@@ -129,7 +155,7 @@ def accuracy(
 ) -> None:
     """Table of every pair, then the mean and the worst of every case."""
     print(f"\n{'scene':<9}{'case':>5}{'seed':>5}  {'method':<19}{'dense':>8}{'share':>8}"
-          f"{'seconds':>9}{'ratio':>7}")  # fmt: skip
+          f"{'seconds':>9}{'CPU s':>8}{'ratio':>7}")  # fmt: skip
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for scene, paint in painters.items():
@@ -144,7 +170,7 @@ def accuracy(
                         note = f"  {found.status}, {found.model}" if row.method == "geocd" else ""
                         print(f"{'':<21}{row.method:<19}{row.dense:>8.3f}"
                               f"{row.dense / row.unregistered:>8.3f}{row.seconds:>9.2f}"
-                              f"{row.seconds / new[0].seconds:>7.1f}{note}",
+                              f"{row.cpu:>8.2f}{row.cpu / new[0].cpu:>7.1f}{note}",
                               flush=True)  # fmt: skip
     summary(rows)
 
@@ -163,8 +189,9 @@ def summary(rows: list[Row]) -> None:
                 cells.append(f"{np.mean(dense):.3f} ({np.max(dense):.3f})")
             start = np.mean([r.unregistered for r in mine])
             print(f"{case:<6}{start:>14.3f}" + "".join(f"{c:>19}" for c in cells))
-    mean = {m: np.median([r.seconds for r in rows if r.method == m]) for m in methods}
-    print("\nmedian seconds: " + ", ".join(f"{m} {s:.2f}" for m, s in mean.items()))
+    for name, unit in (("seconds", "seconds"), ("cpu", "CPU seconds")):
+        mean = {m: np.median([getattr(r, name) for r in rows if r.method == m]) for m in methods}
+        print(f"\nmedian {unit}: " + ", ".join(f"{m} {s:.2f}" for m, s in mean.items()))
     worst = max(r.dense / r.unregistered for r in rows if r.method == "geocd")
     print(f"geocd: largest dense error over the unregistered one, any seed: {worst:.3f}")
 

@@ -1,6 +1,7 @@
 """Other ways to align the pairs of ``alignment.py``: OpenCV's, and AROSICS as a command.
 
-Each gives the displacement (x, y) at points (x, y) of the before image, or None.
+Each gives the displacement (x, y) at points (x, y) of the before image, or None. A pixel of
+before is a metre wide, and its upper left corner is at ``CORNER``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 
 Points = np.ndarray
+CORNER = (500_000, 4_000_000)
 
 # Runs with AROSICS's own Python: AROSICS is a peer, no dependency.
 _AROSICS = """
@@ -21,24 +23,26 @@ import json, sys, warnings
 import numpy as np
 warnings.simplefilter("ignore")
 from arosics import COREG, COREG_LOCAL
-before, after, points, found, mode = sys.argv[1:]
+before, after, points, found, mode, left, top, spacing = sys.argv[1:]
 points = np.load(points)
 common = dict(max_shift=20, nodata=(None, 0), q=True, progress=False, ignore_errors=True)
 report = {}
 if mode == "global":
     task = COREG(before, after, **common)
     task.calculate_spatial_shifts()
-    shift = [task.x_shift_px or 0.0, task.y_shift_px or 0.0]
+    # In metres, and of after's place: to where after shows it is the other way.
+    shift = [-(task.x_shift_map or 0.0), task.y_shift_map or 0.0]
     report["reliability"] = task.shift_reliability
-    moved = np.tile(-np.array(shift), (len(points), 1))
+    moved = np.tile(np.array(shift), (len(points), 1))
 else:
     from scipy.interpolate import RBFInterpolator
-    task = COREG_LOCAL(before, after, grid_res=80, window_size=(128, 128), **common)
+    task = COREG_LOCAL(before, after, grid_res=int(spacing), window_size=(128, 128), **common)
     table = task.CoRegPoints_table
     table = table[(table.ABS_SHIFT >= 0) & (table.OUTLIER == False)]
     report["ties"] = len(table)
-    spots = table[["X_IM", "Y_IM"]].to_numpy(float)
-    shifts = -table[["X_SHIFT_PX", "Y_SHIFT_PX"]].to_numpy(float)
+    spots = table[["X_MAP", "Y_MAP"]].to_numpy(float) - (float(left), float(top))
+    spots = spots * (1, -1) - 0.5
+    shifts = table[["X_SHIFT_M", "Y_SHIFT_M"]].to_numpy(float) * (-1, 1)
     moved = RBFInterpolator(spots / 1000, shifts, smoothing=1e-3, neighbors=200)(points / 1000)
 np.save(found, moved)
 print("REPORT" + json.dumps(report))
@@ -99,9 +103,13 @@ def sift(before: np.ndarray, after: np.ndarray, valid: np.ndarray, points: Point
 
 
 def arosics(
-    python: Path, mode: str, before: Path, after: Path, points: Points
+    python: Path, mode: str, before: Path, after: Path, points: Points, coarser: int
 ) -> tuple[Points | None, dict[str, object]]:
-    """A shift (``global``) or tie points through a thin-plate spline (``local``)."""
+    """A shift (``global``) or tie points through a thin-plate spline (``local``).
+
+    Its tie points are 80 pixels of before apart, also where after's are ``coarser`` times as wide:
+    it counts in after's.
+    """
     with tempfile.TemporaryDirectory() as folder:
         asked, found = Path(folder) / "points.npy", Path(folder) / "found.npy"
         np.save(asked, points)
@@ -114,6 +122,8 @@ def arosics(
             str(asked),
             str(found),
             mode,
+            *(str(value) for value in CORNER),
+            str(80 // coarser),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         report = [line for line in done.stdout.splitlines() if line.startswith("REPORT")]

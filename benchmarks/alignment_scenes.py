@@ -30,6 +30,8 @@ class Case:
     changed: float = 0.0
     holes: float = 0.0
     sixteen_bit: bool = False
+    coarser: int = 1
+    """Side of a pixel of after, in pixels of before."""
 
 
 CASES = (
@@ -38,17 +40,28 @@ CASES = (
     Case("C", "as B, 22 % changed", warped=True, changed=0.22),
     Case("D", "as C, 12 % nodata", warped=True, changed=0.22, holes=0.12),
     Case("E", "as C, uint16 against uint8", warped=True, changed=0.22, sixteen_bit=True),
+    Case("F", "as C, after's pixels twice as wide", warped=True, changed=0.22, coarser=2),
+    Case("G", "as C, after's pixels four times as wide", warped=True, changed=0.22, coarser=4),
 )
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two dates and the displacement (x, y) of every pixel, shape (height, width, 2)."""
+    """Two dates, and how ground lies displaced on the second.
+
+    Attributes:
+        before: shape (SIDE, SIDE).
+        after: shape (SIDE / coarser, SIDE / coarser), of the same ground.
+        valid_after: where after was observed, same shape.
+        truth: displacement (x, y) of every pixel of before, in its pixels, (SIDE, SIDE, 2).
+        coarser: side of a pixel of after, in pixels of before.
+    """
 
     before: np.ndarray
     after: np.ndarray
     valid_after: np.ndarray
     truth: np.ndarray
+    coarser: int = 1
 
 
 def read_gray(path: Path) -> np.ndarray:
@@ -131,14 +144,23 @@ def make_pair(paint: Painter, case: Case, rng: np.random.Generator) -> Pair:
         fractal_noise((SIDE, SIDE), rng, coarsest=SIDE / 2, finest=300), -1, 1
     )
     toned = toned * (1 - veil) + 210 * veil
-    noisy = [i + rng.normal(0, 4, i.shape) for i in (ground[inside], toned)]
+    noisy = [i + rng.normal(0, 4, i.shape) for i in (ground[inside], binned(toned, case.coarser))]
     valid = np.ones((SIDE, SIDE), bool)
     for part in _squares(case.holes, rng):
         valid[part] = False
+    valid = valid[:: case.coarser, :: case.coarser]
     before, after = (np.clip(i, 0, 255) for i in noisy)
     after = np.where(valid, after, 0)
     scale, kind = (11.7, np.uint16) if case.sixteen_bit else (1.0, np.uint8)
-    return Pair((before * scale).astype(kind), after.astype(np.uint8), valid, field[inside])
+    return Pair(
+        (before * scale).astype(kind), after.astype(np.uint8), valid, field[inside], case.coarser
+    )
+
+
+def binned(image: np.ndarray, factor: int) -> np.ndarray:
+    """Means of squares of ``factor`` pixels a side: what a coarser sensor sees."""
+    height, width = (side // factor for side in image.shape)
+    return image.reshape(height, factor, width, factor).mean(axis=(1, 3))
 
 
 def _squares(share: float, rng: np.random.Generator) -> list[tuple[slice, slice]]:

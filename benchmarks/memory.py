@@ -6,6 +6,9 @@ Both dates are observed in the first 256 columns only, so that large rasters tak
 hours: the network runs on those, every other stage on the whole raster. Prints one line a size:
 seconds and the peak resident memory of the whole process, with the conditions above the table.
 Options of detect after ``--`` are handed on.
+
+With ``--stages`` the peak of every stage by itself (Linux: the kernel's mark is set back when a
+stage begins), from a run in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -57,18 +61,67 @@ def measure(folder: Path, side: int, options: list[str]) -> tuple[float, float]:
     return time.perf_counter() - begun, usage.ru_maxrss / 1024
 
 
+class _Peaks:
+    """Peak resident memory of this process in MiB, stage by stage."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, float] = {}
+        self._stage = "open"
+        self._begin()
+
+    def _begin(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """As a run tells its progress."""
+        if stage != self._stage:
+            self.end()
+            self._stage = stage
+
+    def end(self) -> None:
+        """The stage is over."""
+        status = Path("/proc/self/status").read_text().splitlines()
+        (line,) = (line for line in status if line.startswith("VmHWM"))
+        peak = int(line.split()[1]) / 1024
+        self.found[self._stage] = max(self.found.get(self._stage, 0.0), peak)
+        self._begin()
+
+
+def stages(folder: Path) -> None:
+    """Run a painted pair in this process and print the peak of every stage."""
+    peaks = _Peaks()
+    geocd.detect(
+        folder / "before.tif", folder / "after.tif", folder / "c.gpkg", mask=folder / "m.tif",
+        config=geocd.DetectConfig(align=geocd.AlignConfig(mode="off")), progress=peaks,
+    )  # fmt: skip
+    peaks.end()
+    told = ", ".join(f"{stage} {peak:.0f}" for stage, peak in peaks.found.items())
+    print(f"{'':>8} MiB by stage: {told}", flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sides", type=int, nargs="+", default=[5000, 10000, 20000, 40000])
+    parser.add_argument("--stages", action="store_true", help="the peak of every stage, too")
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     arguments, options = parser.parse_known_args()
+    if arguments.run:
+        stages(arguments.run)
+        return
     options = [option for option in options if option != "--"]
     print(f"geocd {geocd.__version__}, {platform.machine()}, {os.cpu_count()} cores")
     print(f"{'side':>8} {'seconds':>8} {'peak MiB':>9}")
     for side in arguments.sides:
         with tempfile.TemporaryDirectory() as folder:
             seconds, peak = measure(Path(folder), side, options)
-        print(f"{side:>8} {seconds:>8.1f} {peak:>9.0f}", flush=True)
+            print(f"{side:>8} {seconds:>8.1f} {peak:>9.0f}", flush=True)
+            if arguments.stages:
+                again = Path(folder) / "stages"
+                again.mkdir()
+                for name in ("before.tif", "after.tif"):
+                    (Path(folder) / name).rename(again / name)
+                subprocess.run([sys.executable, __file__, "--run", str(again)], check=True)
 
 
 main()
