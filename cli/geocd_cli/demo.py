@@ -22,11 +22,19 @@ from geocd_cli.reporting import StageProgress, translate_errors
 @click.option(
     "--seed", type=int, default=7, show_default=True, help="Another seed, another suburb."
 )
+@click.option("--inspection", is_flag=True, help="Paint circuit boards instead, and inspect them.")
 @options.overwrite
 @options.quiet
 @translate_errors
-def demo(output: Path, seed: int, overwrite: bool, quiet: bool) -> None:
+def demo(output: Path, seed: int, inspection: bool, overwrite: bool, quiet: bool) -> None:
     """Paint a survey of a suburb at two dates, find what changed, compare with the truth."""
+    if inspection:
+        from geocd.inspect.demo import run_inspection_demo
+
+        boards = run_inspection_demo(output, seed=seed, overwrite=overwrite)
+        if not quiet:
+            click.echo(boards.report())
+        return
     from geocd.demo import run_demo
 
     result = run_demo(output, seed=seed, overwrite=overwrite, progress=StageProgress(quiet=quiet))

@@ -236,7 +236,9 @@ class Register:
         )
         unsure = _unsureness(verdict, agrees, scale, self.shape)
         reason = self._doubt(motion, verdict, agrees, unsure)
-        return Registration(motion, _shift(motion, self.shape), not reason, reason, median, p90, share, len(agrees), unsure
+        return Registration(
+            motion, _shift(motion, self.shape), not reason, reason, median, p90, share,
+            len(agrees), unsure,
         )  # fmt: skip
 
     def _doubt(
