@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import geopandas
@@ -134,6 +135,78 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path):
     assert _row(table, folder / "text.tif")["status"] == "damaged"
 
 
+@pytest.mark.parametrize(
+    "name", ["it's a \"tile\"", "two\nlines", "with # and ?", "100 % %20", "tile!x",
+             "fläche-地図", " blank "],
+)  # fmt: skip
+def test_any_name_is_a_name(tmp_path, name):
+    _tile(tmp_path / "t" / f"{name}.tif")
+    result = index_archive([tmp_path / "t"], tmp_path / "a.parquet")
+    assert tuple(result.table.loc[0, ["path", "status"]]) == (str(tmp_path / f"t/{name}.tif"), "ok")
+    again = index_archive([tmp_path / "t"], tmp_path / "a.parquet")
+    assert (again.read, again.gone) == (0, 0)
+
+
+def test_names_and_folders_that_cannot_be_read_are_listed_on_a_line_each(tmp_path, monkeypatch):
+    _tile(tmp_path / "t/sound.tif")
+    (tmp_path / "t/two\nlines.tif").write_text("no raster")
+    with open(os.fsencode(tmp_path / "t") + b"/caf\xe9.tif", "w"):  # noqa: PTH123
+        pass
+    (tmp_path / "t/closed").mkdir()
+    listing = os.scandir
+
+    def _closed(folder):
+        if str(folder).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return listing(folder)
+
+    monkeypatch.setattr(os, "scandir", _closed)
+    result = index_archive([tmp_path / "t"], tmp_path / "a.parquet")
+    assert result.table["status"].value_counts().to_dict() == {"ok": 1, "damaged": 3}
+    lines = [line for line in result.report().splitlines() if "damaged" in line]
+    assert len(lines) == 3
+    assert any("not in UTF-8" in line for line in lines)
+    assert any(r"two\nlines.tif" in line for line in lines)
+
+
+def test_files_that_vanish_or_are_written_while_they_are_indexed_kill_nothing(
+    tmp_path, monkeypatch
+):
+    from geocd.archive import index
+
+    for name in "abc":
+        _tile(tmp_path / f"t/{name}.tif", value=ord(name))
+    whole = (tmp_path / "t/b.tif").read_bytes()
+    reading = index.read_entry
+
+    def _later(source):
+        (tmp_path / "t/a.tif").unlink(missing_ok=True)
+        (tmp_path / "t/b.tif").write_bytes(whole[:300])
+        return reading(source)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "read_entry", _later)
+        result = index_archive([tmp_path / "t"], tmp_path / "a.parquet", threads=1)
+    assert list(result.table["status"]) == ["damaged", "damaged", "ok"]
+    (tmp_path / "t/b.tif").write_bytes(whole)
+    mended = index_archive([tmp_path / "t"], tmp_path / "a.parquet")
+    assert list(mended.table["status"]) == ["ok", "ok"]
+
+
+def test_a_row_takes_little_memory(tmp_path):
+    count = 300
+    (tmp_path / "t").mkdir()
+    content = _tile(tmp_path / "first.tif").read_bytes()
+    for number in range(count):
+        (tmp_path / f"t/{number}.tif").write_bytes(content)
+    index_archive([tmp_path / "t"], tmp_path / "a.parquet")
+    tracemalloc.start()
+    index_archive([tmp_path / "t"], tmp_path / "a.parquet")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / count < 20_000  # of which the most is what any table takes
+
+
 def test_outputs_of_geocd_are_no_surveys_and_no_path_is_told_twice(tmp_path):
     folder = tmp_path / "t"
     made = {"GEOCD_PROVENANCE": json.dumps({"weights": {"name": "w"}})}
@@ -184,46 +257,6 @@ def test_a_pattern_goes_before_tags_and_works_on_an_index_that_is_there(tmp_path
     result = index_archive([folder], tmp_path / "a.parquet", date_pattern="survey_YYYY")
     assert result.read == 0
     assert tuple(result.table.iloc[0][["date", "date_source"]]) == ("2011", "name")
-
-
-def _item(href, when="2017-03-04T10:00:00Z", **asset):
-    return {"type": "Feature", "stac_version": "1.0.0", "id": "x",
-            "properties": {"datetime": when},
-            "assets": {"data": {"href": href, "roles": ["data"]} | asset}}  # fmt: skip
-
-
-@pytest.mark.parametrize("form", ["item", "collection of items", "catalog"])
-def test_stac_names_files_and_dates(tmp_path, form):
-    _tile(tmp_path / "tiles/a.tif")
-    catalog = tmp_path / "catalog.json"
-    if form == "item":
-        catalog.write_text(json.dumps(_item("tiles/a.tif")))
-    elif form == "catalog":
-        (tmp_path / "deep").mkdir()
-        (tmp_path / "deep/item.json").write_text(json.dumps(_item("../tiles/a.tif")))
-        links = [{"rel": "item", "href": "deep/item.json"}, {"rel": "root", "href": "catalog.json"},
-                 {"rel": "child", "href": "catalog.json"}]  # fmt: skip
-        catalog.write_text(json.dumps({"type": "Catalog", "links": links}))
-    else:
-        catalog.write_text(
-            json.dumps({"type": "FeatureCollection", "features": [_item("tiles/a.tif")]})
-        )
-    row = index_archive([catalog], tmp_path / "a.parquet").table.iloc[0]
-    assert row["path"] == str(tmp_path / "tiles/a.tif")
-    assert tuple(row[["status", "date", "date_source"]]) == ("ok", "2017-03-04", "stac")
-
-
-def test_a_file_that_stac_names_and_that_is_not_there_is_damaged(tmp_path):
-    (tmp_path / "i.json").write_text(json.dumps(_item("gone.tif")))
-    row = index_archive([tmp_path / "i.json"], tmp_path / "a.parquet").table.iloc[0]
-    assert row["status"] == "damaged"
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"type": "Topology"}'])
-def test_what_is_no_stac_is_refused(tmp_path, content):
-    (tmp_path / "i.json").write_text(content)
-    with pytest.raises(InputError):
-        index_archive([tmp_path / "i.json"], tmp_path / "a.parquet")
 
 
 def test_an_empty_folder_gives_an_empty_index_and_a_missing_one_an_error(tmp_path):

@@ -42,7 +42,7 @@ def archive() -> None:
 
 
 @archive.command("index")
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, required=True)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True,
     help="The index, .parquet; one that is there is brought up to date.",
@@ -52,15 +52,19 @@ def archive() -> None:
     help="Where the date stands in a path, with YYYY, MM and DD, such as ortho_YYYYMMDD; goes "
     "before STAC and tags.",
 )  # fmt: skip
+@click.option(
+    "--stac", type=click.Path(path_type=Path), metavar="ITEMS.JSON",
+    help="Also write the files that have a date as a STAC item collection.",
+)  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="That read files. [4 for each processor]")
 @options.quiet
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on stdout.")
 @translate_errors
 def index(
-    sources: tuple[Path, ...], output: Path, date_pattern: str | None, threads: int | None,
-    quiet: bool, as_json: bool,
+    sources: tuple[str, ...], output: Path, date_pattern: str | None, stac: Path | None,
+    threads: int | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Describe every raster of SOURCES: folders, STAC files, single rasters.
+    """Describe every raster of SOURCES: folders, STAC files and URLs, single rasters.
 
     Files that the index knows and that have not changed are not read again. Damaged files, and
     change maps and scores of geocd, are listed with their reason.
@@ -71,7 +75,7 @@ def index(
     from geocd.archive.index import index_archive
 
     result = index_archive(
-        sources, output, date_pattern=date_pattern, threads=threads,
+        sources, output, date_pattern=date_pattern, stac=stac, threads=threads,
         progress=StageProgress(quiet=quiet),
     )  # fmt: skip
     if as_json:

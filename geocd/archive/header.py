@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,15 @@ import rasterio
 import shapely
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.features import shapes
 from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
 from geocd.errors import ConfigError, InputError
 from geocd.rasters.grid import Grid, apply_transform, reproject_geometry
-from geocd.rasters.scene import Scene, SceneTile
-from geocd.rasters.write import read_provenance
+from geocd.rasters.scene import SceneTile, describe_tile
+from geocd.rasters.write import PROVENANCE_TAG
 
 WGS84 = CRS.from_epsg(4326)
 _SAMPLE = 1 << 14
@@ -76,6 +75,7 @@ class Entry:
         bands: number of bands without alpha.
         dtype, nodata, alpha: type of the values, value and band that say where there are none.
         masked: whether the file has a mask of its own.
+        stamp: hash of what a STAC item says of it; files that are not on this machine.
         hash: SHA-256 over the size and the samples of the bytes.
         outline: where pixels are valid, WGS 84.
     """
@@ -98,6 +98,7 @@ class Entry:
     nodata: float | None = None
     alpha: int | None = None
     masked: bool | None = None
+    stamp: str | None = None
     hash: str | None = None
     outline: BaseGeometry | None = None
 
@@ -111,18 +112,19 @@ def read_entry(source: Source) -> Entry:
     """Describe a file; what is wrong with it becomes its status and reason, never an error."""
     known: dict[str, Any] = {
         "path": source.path, "size": source.size, "modified_ns": source.modified_ns,
+        "stamp": hash_of_text(source.stamp) if source.stamp else None,
     }  # fmt: skip
     try:
         if source.size is not None:
             known["hash"] = hash_samples(Path(source.path))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            if _is_output(source.path):
+        # One opening for all: most of the time goes into it.
+        with rasterio.open(source.path) as dataset:
+            if _is_output(dataset):
                 reason = "it is a change map or a score raster that geocd made"
                 return Entry(**known | {"status": "output", "reason": reason})
-            tile = Scene.open(source.path).tiles[0]
-            known |= _described(tile) | _probed(tile)
-        known.setdefault("hash", _hash_of_text(f"{source.path} {source.stamp} {tile}"))
+            tile = describe_tile(source.path, dataset)
+            known |= _described(tile) | _probed(dataset, tile)
+        known.setdefault("hash", hash_of_text(f"{source.path} {source.stamp} {tile}"))
     except (InputError, RasterioError, OSError, ValueError) as error:
         return Entry(**known | {"status": "damaged", "reason": _plain(error, source.path)})
     wrong = _why_unplaced(tile.grid)
@@ -131,11 +133,11 @@ def read_entry(source: Source) -> Entry:
     return Entry(**known)
 
 
-def _is_output(path: str) -> bool:
+def _is_output(dataset: Any) -> bool:
     """Whether weights made the raster; images that ``geocd align`` moved are surveys still."""
     try:
-        record = read_provenance(path)
-    except (RasterioError, ValueError):  # no raster, or no record; reading it tells what is wrong
+        record = json.loads(dataset.tags().get(PROVENANCE_TAG, "{}"))
+    except ValueError:  # no record of ours
         return False
     return isinstance(record, dict) and bool(record.get("weights"))
 
@@ -151,16 +153,15 @@ def _described(tile: SceneTile) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _probed(tile: SceneTile) -> dict[str, Any]:
+def _probed(dataset: Any, tile: SceneTile) -> dict[str, Any]:
     """What takes reading pixels: whether the file is whole, and the outline of what is valid."""
-    with rasterio.open(tile.path) as dataset:
-        # The last block is what a copy that broke off does not have.
-        dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
-        flags = dataset.mask_flag_enums[0]
-        masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-        outline: BaseGeometry = tile.grid.footprint
-        if MaskFlags.all_valid not in flags or tile.alpha is not None:
-            outline = _valid_outline(dataset, tile.grid)
+    # The last block is what a copy that broke off does not have.
+    dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
+    flags = dataset.mask_flag_enums[0]
+    masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+    outline: BaseGeometry = tile.grid.footprint
+    if MaskFlags.all_valid not in flags or tile.alpha is not None:
+        outline = _valid_outline(dataset, tile.grid)
     if tile.grid.crs is not None:
         outline = reproject_geometry(outline, tile.grid.crs, WGS84)
     # A vertex that moves the edge by less than a pixel is none.
@@ -212,21 +213,24 @@ def hash_samples(path: Path) -> str:
     Files of up to 48 KiB are hashed whole. The header of a GeoTIFF lies at its beginning or its
     end; the sample in the middle tells pixels that were changed in place, if not always.
     """
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode())
         for start in sorted({0, max(0, size // 2 - _SAMPLE // 2), max(0, size - _SAMPLE)}):
             file.seek(start)
             digest.update(file.read(_SAMPLE))
     return digest.hexdigest()[:32]
 
 
-def _hash_of_text(text: str) -> str:
+def hash_of_text(text: str) -> str:
+    """SHA-256 of a text, shortened to 128 bits."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _plain(error: Exception, path: str) -> str:
     """What went wrong, without the path, which stands before it wherever it is shown."""
+    if "\ufffd" in path and not Path(path).exists():
+        return "its name is not in UTF-8, so it cannot be told of; rename it"
     text = str(error).replace(f"{path}: ", "").replace(f"'{path}'", "it").replace(path, "it")
     return " ".join(text.split()) or type(error).__name__
 

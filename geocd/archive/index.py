@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +17,12 @@ import geopandas
 import pandas as pd
 import rasterio
 import shapely
+from rasterio.errors import NotGeoreferencedWarning
 
-from geocd.archive.header import DatePattern, Entry, Source, read_entry
-from geocd.archive.stac import is_stac, stac_sources
+from geocd.archive.header import DatePattern, Entry, Source, hash_of_text, read_entry
+from geocd.archive.stac import is_stac, stac_sources, write_items
 from geocd.errors import ConfigError, InputError
+from geocd.maps.stac import check_stac_output
 from geocd.outputs import check_writable, replacing
 from geocd.rasters.scene import RASTER_SUFFIXES
 from geocd.words import counted
@@ -24,7 +30,7 @@ from geocd.words import counted
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Rises when rows mean something else; an index of another version is made anew."""
 _READ = tuple(Entry.__dataclass_fields__)
 _TYPES = {
@@ -32,12 +38,12 @@ _TYPES = {
     "bands": "Int64", "alpha": "Int64", "masked": "boolean", "res_y": "Float64",
     "res_x": "Float64", "gsd": "Float64", "nodata": "Float64",
 } | dict.fromkeys(
-    ("path", "status", "reason", "tag_date", "crs", "dtype", "hash", "stac_date", "date",
+    ("path", "status", "reason", "tag_date", "crs", "dtype", "stamp", "hash", "stac_date", "date",
      "date_source", "duplicate_of"), "string",
 )  # fmt: skip
 _COLUMNS = ("path", "status", "reason", "date", "date_source", "crs", "gsd", "res_y", "res_x",
             "height", "width", "bands", "dtype", "nodata", "alpha", "masked", "transform", "size",
-            "modified_ns", "hash", "duplicate_of", "tag_date", "stac_date", "version",
+            "modified_ns", "stamp", "hash", "duplicate_of", "tag_date", "stac_date", "version",
             "geometry")  # fmt: skip
 
 
@@ -51,6 +57,8 @@ class IndexResult:
     """Files that were new or altered, and so were read."""
     gone: int
     """Files of the index before that are no more."""
+    stac: Path | None = None
+    """The item collection that was written."""
 
     def report(self) -> str:
         """The summary, for people: numbers, dates, and each file that is left out, with why."""
@@ -66,9 +74,13 @@ class IndexResult:
         if twice:
             lines.append(f"  copies of others: {twice}")
         lines += [
-            f"  {row.status}: {row.path}: {row.reason}"
+            f"  {row.status}: {_printable(row.path)}: {row.reason}"
             for row in table[table.status != "ok"].itertuples()
         ]
+        if self.stac is not None:
+            undated = int(usable["date"].isna().sum())
+            told = f" (without {counted(undated, 'file')} that have no date)" if undated else ""
+            lines.append(f"STAC items -> {self.stac}{told}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +98,7 @@ def index_archive(
     output: str | Path,
     *,
     date_pattern: str | None = None,
+    stac: str | Path | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> IndexResult:
@@ -100,9 +113,11 @@ def index_archive(
     where the status is not ok.
 
     Args:
-        sources: folders, with all their subfolders; STAC files, see `stac_sources`; rasters.
+        sources: folders, with all their subfolders; STAC files and URLs, see `stac_sources`;
+            rasters.
         output: the index, .parquet; one that is there is brought up to date.
         date_pattern: see `DatePattern`; what it finds goes before STAC, and STAC before tags.
+        stac: also write the files that have a date as a STAC item collection, .json.
         threads: that read; None: four for each processor, because they wait for the disk.
         progress: called with the stage, the steps done and the steps in all.
 
@@ -115,8 +130,12 @@ def index_archive(
     if target.suffix.lower() != ".parquet":
         raise ConfigError(f"an index is written as .parquet, got {target.name!r}")
     check_writable(target, overwrite=True)
+    if stac is not None:
+        check_stac_output(Path(stac))
+        check_writable(Path(stac), overwrite=True)
     pattern = None if date_pattern is None else DatePattern(date_pattern)
-    found = pd.DataFrame(_list_sources(sources), columns=list(Source.__dataclass_fields__))
+    names = list(Source.__dataclass_fields__)
+    found = pd.DataFrame(map(attrgetter(*names), _list_sources(sources)), columns=names)
     found = found.drop_duplicates("path").set_index("path", drop=False)
     known = _known_rows(target)
     fresh = _unaltered(found, known)
@@ -125,7 +144,9 @@ def index_archive(
     with replacing(target) as draft:
         table.to_parquet(draft, schema_version="1.1.0", write_covering_bbox=True, index=False)
     gone = int((~known.index.isin(found.index)).sum())
-    return IndexResult(target, table, len(entries), gone)
+    if stac is not None:
+        write_items(Path(stac), table)
+    return IndexResult(target, table, len(entries), gone, None if stac is None else Path(stac))
 
 
 def read_index(path: Path) -> geopandas.GeoDataFrame:
@@ -149,14 +170,17 @@ def read_index(path: Path) -> geopandas.GeoDataFrame:
 
 def _list_sources(sources: Sequence[str | Path]) -> list[Source]:
     listed: list[Source] = []
-    for source in map(Path, sources):
-        if source.is_dir():
-            listed += _walk(str(source.resolve()))
-        elif is_stac(source):
+    for source in map(str, sources):
+        path = Path(source)
+        if is_stac(source):
             listed += stac_sources(source)
-        elif source.is_file():
-            status = source.stat()
-            listed.append(Source(path=str(source.resolve()), size=status.st_size,
+        elif "://" in source:
+            listed.append(Source(path=source))
+        elif path.is_dir():
+            listed += _walk(str(path.resolve()))
+        elif path.is_file():
+            status = path.stat()
+            listed.append(Source(path=str(path.resolve()), size=status.st_size,
                                  modified_ns=status.st_mtime_ns))  # fmt: skip
         else:
             raise InputError(f"{source} is not there; give a folder, a STAC file or a raster")
@@ -164,16 +188,35 @@ def _list_sources(sources: Sequence[str | Path]) -> list[Source]:
 
 
 def _walk(folder: str) -> Iterator[Source]:
-    """Rasters in a folder and below; hidden files and folders, and links to folders, are not."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in RASTER_SUFFIXES and entry.is_file():  # noqa: PTH122
+    """Rasters in a folder and below; hidden files and folders, and links to folders, are not.
+
+    A folder that cannot be listed is told of like a damaged file.
+    """
+    try:
+        with os.scandir(folder) as listed:
+            entries = [entry for entry in listed if not entry.name.startswith(".")]
+    except OSError:
+        yield Source(path=_writable(folder))
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+        elif os.path.splitext(entry.name)[1].lower() in RASTER_SUFFIXES:  # noqa: PTH122
+            with contextlib.suppress(FileNotFoundError):  # gone since the folder was listed
                 status = entry.stat()
-                yield Source(path=entry.path, size=status.st_size, modified_ns=status.st_mtime_ns)
+                if stat.S_ISREG(status.st_mode):
+                    yield Source(path=_writable(entry.path), size=status.st_size,
+                                 modified_ns=status.st_mtime_ns)  # fmt: skip
+
+
+def _writable(path: str) -> str:
+    """A path as text that can be written to a file; bytes that are no UTF-8 become U+FFFD."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _printable(path: str) -> str:
+    """A path on one line, whatever it is made of."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)
 
 
 def _known_rows(target: Path) -> pd.DataFrame:
@@ -194,7 +237,12 @@ def _unaltered(found: pd.DataFrame, known: pd.DataFrame) -> pd.Index[Any]:
     both = found.index.intersection(known.index)
     now, then = (t.loc[both, ["size", "modified_ns"]].astype("Int64") for t in (found, known))
     same = (now == then).all(axis=1) & now.notna().all(axis=1)
-    return both[same.fillna(False).to_numpy(bool)]
+    # Of files elsewhere, a STAC item tells; one that could not be had may be there now.
+    stamps = found.loc[both, "stamp"].map(lambda stamp: hash_of_text(stamp) if stamp else None)
+    told = stamps.notna() & (stamps == known.loc[both, "stamp"])
+    told &= now["size"].isna() & (known.loc[both, "status"] == "ok")
+    kept: pd.Index[Any] = both[(same.fillna(False) | told.fillna(False)).to_numpy(bool)]
+    return kept
 
 
 def _read_all(
@@ -207,7 +255,9 @@ def _read_all(
         for path, size, modified, date, stamp in found.itertuples(index=False)
     ]  # fmt: skip
     workers = threads or 4 * (os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
+    # Filters of warnings are those of the process, so they are set here and not in the threads.
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         for entry in pool.map(_read_in_thread, sources):
             rows.append(entry.row())
             if progress:
@@ -237,11 +287,12 @@ def _table(
     rows["stac_date"] = stac_dates.reindex(rows["path"]).to_numpy()
     rows["version"] = INDEX_VERSION
     named = [None if pattern is None else pattern.find(path) for path in rows["path"]]
-    candidates = pd.DataFrame({"name": named, "stac": rows["stac_date"], "tags": rows["tag_date"]},
-                              dtype="string")  # fmt: skip
-    rows["date"] = candidates.bfill(axis=1)["name"].to_numpy() if len(rows) else None
-    source = candidates.notna().idxmax(axis=1) if len(rows) else None
-    rows["date_source"] = None if source is None else source.where(rows["date"].notna())
+    given = {"name": pd.Series(named, dtype="string"), "stac": rows["stac_date"].astype("string"),
+             "tags": rows["tag_date"].astype("string")}  # fmt: skip
+    rows["date"] = rows["date_source"] = pd.Series(pd.NA, rows.index, dtype="string")
+    for source, dates in given.items():
+        rows["date_source"] = rows["date_source"].mask(rows["date"].isna() & dates.notna(), source)
+        rows["date"] = rows["date"].fillna(dates)
     sound = rows["status"].eq("ok") & rows["hash"].notna()
     # Tiles that a later survey took over unchanged are no copies: there, nothing changed.
     content = rows["hash"].astype(str) + " " + rows["date"].astype(str)

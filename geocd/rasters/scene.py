@@ -76,7 +76,7 @@ def _read_date(dataset: Any) -> str | None:
 def _describe_tile(path: str) -> SceneTile:
     try:
         with rasterio.open(path) as dataset:
-            return _checked_tile(path, dataset)
+            return describe_tile(path, dataset)
     except (RasterioError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -84,7 +84,13 @@ def _describe_tile(path: str) -> SceneTile:
         raise RasterOpenError(f"cannot open {path} as a raster{hint or f' ({error})'}") from None
 
 
-def _checked_tile(path: str, dataset: Any) -> SceneTile:
+def describe_tile(path: str, dataset: Any) -> SceneTile:
+    """What the header of an open dataset says of a file.
+
+    Raises:
+        InputError: it is placed by control points, or its transform is degenerate.
+        BandError: it has no band of real numbers, or a colour table.
+    """
     transform = dataset.transform
     if transform == Affine.identity():
         if dataset.gcps[0] or dataset.rpcs:
