@@ -26,9 +26,12 @@ from geocd.vectorize.centrelines import centrelines
 from geocd.vectorize.neighbours import with_shared_walls
 from geocd.vectorize.outline import as_multipolygons, smooth
 from geocd.vectorize.regularize import regularize
+from geocd.vectorize.rough import with_rough_ones
 
 _SIDE, _ZOOM = 96, 3
 _MASK, _PAPER, _INK = (214, 219, 224), (255, 255, 255), (30, 30, 34)
+_WORN = 1.0
+"""In place of a share of noise: the mask of a network."""
 _TRUTH, _LINE, _STAYED = (120, 120, 128), (213, 94, 0), (0, 114, 178)
 
 
@@ -66,7 +69,7 @@ def building_row(truth: Any, mask: Any) -> list[Any]:
     """Truth, simplified and regularized outline of one building on its mask."""
     outlines = as_multipolygons(np.array([traced(mask)], object))
     simplified = smooth(outlines, 0.6)
-    result = regularize(outlines, simplified)
+    result = with_rough_ones(outlines, simplified, regularize(outlines, simplified))
     panels = [panel(mask) for _ in range(3)]
     draw(panels[0], truth, _TRUTH)
     draw(panels[1], simplified[0], _STAYED)
@@ -79,14 +82,27 @@ def buildings(path: Path) -> None:
     rng = np.random.default_rng(4)
     rows = []
     tank = shapely.Point(0, 0).buffer(17)
-    for name, noise in [*((s, 0.0) for s in SHAPES), ("L", 0.05), ("tank", 0.0)]:
+    blobs = [("rectangle", _WORN), ("L", _WORN)]
+    for name, noise in [*((s, 0.0) for s in SHAPES), ("L", 0.05), ("tank", 0.0), *blobs]:
         shape = tank if name == "tank" else plan(name, rng)
         turned = shapely.affinity.rotate(shape, rng.uniform(10, 80), origin=(0, 0))
         truth = shapely.affinity.translate(turned, _SIDE / 2 + 0.3, _SIDE / 2 + 0.1)
         mask = rasterio.features.rasterize([truth], (_SIDE, _SIDE), dtype="uint8")
-        rows.append(building_row(truth, disturbed(mask, noise, rng) if noise else mask))
-    half = [a + b for a, b in zip(rows[::2], [*rows[1::2], row_houses()], strict=True)]
+        if noise == _WORN:
+            mask = worn(mask, rng)
+        elif noise:
+            mask = disturbed(mask, noise, rng)
+        rows.append(building_row(truth, mask))
+    rows.insert(-2, row_houses())
+    half = [a + b for a, b in zip(rows[::2], rows[1::2], strict=True)]
     sheet(half, ["truth on its pixels", "simplified", "regularized"] * 2, path)
+
+
+def worn(mask: Any, rng: Any) -> Any:
+    """The mask as a network draws it: corners worn off, walls bulging."""
+    noise = cv2.GaussianBlur(rng.normal(0, 1, mask.shape).astype(np.float32), (0, 0), 4)
+    blurred = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 5.0)
+    return (blurred + noise > 0.5).astype(np.uint8)
 
 
 def row_houses() -> list[Any]:

@@ -199,6 +199,12 @@ def test_detect_and_vectorize_run_in_qgis_and_what_they_write_opens_styled(qgis,
     assert {"Before", "After", "Change map", "Change polygons", "Score: road"} <= set(layers)
     words = (PLUGIN.parent, GEOCD, tmp_path / "s.tif", tmp_path / "v.gpkg")
     assert headless_qgis.probe("load", *words) == {"Change polygons": "categorizedSymbol"}
+    done = qgis("run", "geocd:vectorize", f"--SCORES={tmp_path / 's.tif'}", "--SPLIT=false",
+                f"--BEFORE={pair[0]}", f"--AFTER={pair[1]}",
+                f"--OUTPUT={tmp_path / 'w.gpkg'}")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "--regularize --no-split --before " in done.stdout
+    assert "median probability" in done.stdout
 
 
 @pytest.mark.qgis

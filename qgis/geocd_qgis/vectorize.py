@@ -16,6 +16,10 @@ _NUMBERS = (
     ("FILL_HOLES", "--fill-holes", "Close holes up to (square metres)", 0.0),
     ("SIMPLIFY", "--simplify", "Tolerance of outlines (pixels)", 0.6),
 )
+_SWITCHES = (
+    ("REGULARIZE", "regularize", "Draw buildings with right angles"),
+    ("SPLIT", "split", "Take buildings apart where the scores dip between them"),
+)
 
 
 class VectorizeAlgorithm(GeocdAlgorithm):
@@ -27,7 +31,8 @@ class VectorizeAlgorithm(GeocdAlgorithm):
 threshold and without the network.
 
 A lower threshold finds more and is wrong more often. Without one, that of the run which wrote the \
-scores is used. Buildings are drawn with right angles where their pixels agree."""
+scores is used. Buildings are drawn with right angles where their pixels agree. With both images, \
+each change is told to have appeared, disappeared or been altered."""
 
     def initAlgorithm(self, configuration=None):
         """Describe the parameters."""
@@ -44,11 +49,14 @@ scores is used. Buildings are drawn with right angles where their pixels agree."
                     minValue=0,
                 )
             )
-        self.addParameter(
-            QgsProcessingParameterBoolean(
-                "REGULARIZE", "Draw buildings with right angles", defaultValue=True
+        for name, _, words in _SWITCHES:
+            self.addParameter(QgsProcessingParameterBoolean(name, words, defaultValue=True))
+        for role in ("before", "after"):
+            self.add_advanced(
+                QgsProcessingParameterRasterLayer(
+                    role.upper(), f"Image {role}, to judge directions by", optional=True
+                )
             )
-        )
         self.add_extra()
         self.addParameter(
             QgsProcessingParameterVectorDestination(
@@ -71,8 +79,12 @@ scores is used. Buildings are drawn with right angles where their pixels agree."
         told += self.threshold(parameters, context) + self.min_area(parameters, context)
         for name, option, _, _ in _NUMBERS:
             told += [option, str(self.parameterAsDouble(parameters, name, context))]
-        regular = self.parameterAsBool(parameters, "REGULARIZE", context)
-        told.append("--regularize" if regular else "--no-regularize")
+        for name, option, _ in _SWITCHES:
+            on = self.parameterAsBool(parameters, name, context)
+            told.append(f"--{option}" if on else f"--no-{option}")
+        for role in ("before", "after"):
+            if parameters.get(role.upper()):
+                told += [f"--{role}", self.raster_path(parameters, role.upper(), context)]
         wanted, results = self.outputs(
             parameters, context, {"OUTPUT": "--output", "PROJECT": "--qgis-project"}
         )
