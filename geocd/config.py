@@ -26,6 +26,13 @@ SCORE_SCALE = 254
 """A stored score of 254 is 1.0; 255 is kept for 'not observed'."""
 CLASS_CODES = {"building": 1, "road": 2, "change": 3}
 """Values of the classes in a change map; 0 is 'no change'. Binary weights know 'change' only."""
+
+
+def map_class(name: str) -> str:
+    """What a class of weights is in a change map: plain change, if the map has none like it."""
+    return name if name in CLASS_CODES else "change"
+
+
 KINDS = ("building", "road")
 """What a change polygon can be."""
 CHANGE_MAP_COLOURS = {

@@ -19,7 +19,7 @@ from geocd.align.coverage import without_contradicted
 from geocd.align.measurement import Measurement, read_measurement
 from geocd.align.radiometry import RADIOMETRY_OFF, Radiometry, estimate_radiometry
 from geocd.clock import Clock
-from geocd.config import NOT_OBSERVED, DetectConfig, grown_to, thresholds_of
+from geocd.config import NOT_OBSERVED, DetectConfig, grown_to, map_class, thresholds_of
 from geocd.errors import ConfigError, NotAlignedError, NothingObservedError
 from geocd.maps import (
     check_output,
@@ -183,7 +183,7 @@ def _detect(
             _write_cogs(work, drafts, report)
         with clock.stage("trace"):
             changes = trace_changes(
-                work.scores, classes=card.change_classes,
+                work.scores, classes=[map_class(name) for name in card.change_classes],
                 thresholds=tuple(record["thresholds"].values()), config=config.vectorize,
                 dates=dates, progress=lambda done, total: report("trace", done, total),
             )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geocd.config import CHANGE_MAP_COLOURS, CLASS_CODES, NOT_OBSERVED
+from geocd.config import CHANGE_MAP_COLOURS, CLASS_CODES, NOT_OBSERVED, map_class
 from geocd.models.card import WeightsCard
 from geocd.rasters.grid import Grid
 from geocd.rasters.write import RowWriter
@@ -20,7 +20,7 @@ from geocd.tiling.classify import classify
 
 def class_codes(card: WeightsCard) -> tuple[int, ...]:
     """Values of the card's classes in a change map."""
-    return tuple(CLASS_CODES.get(name, CLASS_CODES["change"]) for name in card.change_classes)
+    return tuple(CLASS_CODES[map_class(name)] for name in card.change_classes)
 
 
 class ChangeMapWriter:

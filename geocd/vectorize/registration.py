@@ -11,7 +11,7 @@ import pandas as pd
 import shapely
 
 from geocd.align import Alignment
-from geocd.config import DetectConfig, thresholds_of
+from geocd.config import DetectConfig, map_class, thresholds_of
 from geocd.models.card import WeightsCard
 from geocd.predict.flow import Progress
 from geocd.predict.predictor import Predictor
@@ -82,7 +82,8 @@ def _in_pixels(changes: geopandas.GeoDataFrame, grid: Grid) -> Geometries:
 def _classes(changes: geopandas.GeoDataFrame, card: WeightsCard) -> list[int]:
     """Which of the card's classes each polygon was found as."""
     names = changes["kind"].where(changes["kind_source"] == "network", "change")
-    return [card.change_classes.index(name) for name in names]
+    classes = [map_class(name) for name in card.change_classes]
+    return [classes.index(name) for name in names]
 
 
 def _least_scores(thresholds: Mapping[str, float], config: DetectConfig) -> tuple[float, ...]:
