@@ -44,9 +44,8 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 MAX_MISS = 0.02
 """Largest share of missed defects for which the threshold is calibrated."""
-LEAST_PIXELS = 20
-"""Differing pixels from which on a spot is an object of the calibration; smaller ones are mostly
-edges beside the annotated defect."""
+COVER = 0.05
+"""Share of its annotated box from which on a defect is found; the smallest fill about as much."""
 NEAR = 3
 """Pixels around an annotated box in which an alarm is not false."""
 ALTERATIONS = ("exposure", "noise", "shift", "turn", "all")
@@ -107,23 +106,35 @@ def read(path: Path) -> Image:
 
 def link(data: Path, products: Sequence[str], folder: Path) -> None:
     """A set of the pairs of some products, made of links."""
-    for part in ("A", "B", "label"):
+    # The boxes: what differs within them is in part an edge that lies beside the golden's.
+    for part, source in (("A", "A"), ("B", "B"), ("label", "label_box")):
         (folder / part).mkdir(parents=True)
-        for path in (data / part).iterdir():
+        for path in (data / source).iterdir():
             if path.stem[:5] in products:
                 (folder / part / path.name).symlink_to(path.resolve())
+
+
+def tiling_of(options: argparse.Namespace) -> TilingConfig:
+    """The windows: those of inspection, if none are asked for."""
+    usual = InspectConfig().tiling
+    return TilingConfig(
+        tile_size=options.tile or usual.tile_size,
+        overlap=usual.overlap if options.overlap is None else options.overlap,
+    )
 
 
 def operating_point(options: argparse.Namespace) -> tuple[float, str]:
     """The threshold, and what it promises, in words."""
     promise = CalibrateConfig(
-        unit="object", max_miss=MAX_MISS, confidence=None, min_area=LEAST_PIXELS
-    )
+        unit="object", max_miss=MAX_MISS, confidence=None, cover=COVER,
+        min_area=InspectConfig().min_area,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         link(options.data, options.calibration, Path(folder) / "pairs")
         result = calibrate(
-            Path(folder) / "pairs", config=DetectConfig(weights=options.weights), promise=promise
-        )
+            Path(folder) / "pairs", promise=promise, kind="defect",
+            config=DetectConfig(weights=options.weights, tiling=tiling_of(options)),
+        )  # fmt: skip
     needed = Promise(MAX_MISS, 0.95).needed_units
     units = result.point.calibration["units"]
     words = (
@@ -191,12 +202,11 @@ class Bench:
     """Inspectors of many goldens that share one network."""
 
     def __init__(self, options: argparse.Namespace, threshold: float) -> None:
-        self.config = InspectConfig(
-            threshold=threshold,
-            tiling=TilingConfig(tile_size=options.tile, overlap=options.overlap),
+        self.config = InspectConfig(threshold=threshold, tiling=tiling_of(options))
+        side = self.config.tiling.tile_size
+        self.predictor = open_predictor(
+            options.weights, window=(side, side), config=self.config.predict
         )
-        window = (options.tile, options.tile)
-        self.predictor = open_predictor(options.weights, window=window, config=self.config.predict)
 
     def inspector(self, golden: Image) -> Inspector:
         """One golden's."""
@@ -313,8 +323,8 @@ def main() -> None:
     parser.add_argument("--products", nargs="+", default=["13000", "44000"])
     parser.add_argument("--calibration", nargs="+", default=["77000", "92000"])
     parser.add_argument("--threshold", type=float, help="leaves the calibration out")
-    parser.add_argument("--tile", type=int, default=640, help="side of a window, pixels")
-    parser.add_argument("--overlap", type=int, default=0, help="pixels")
+    parser.add_argument("--tile", type=int, help="side of a window, pixels")
+    parser.add_argument("--overlap", type=int, help="of windows, pixels")
     parser.add_argument("--timed", type=int, default=40, help="samples that are timed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)

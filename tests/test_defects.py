@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from geocd.errors import ConfigError, DatasetError
+from geocd.inspect import Inspector
 from geocd.models.checkpoint import load_weights
 from geocd.training.camera import displaced, exposed
 from geocd.training.datasets import read_image, read_pixels
@@ -247,3 +248,20 @@ def test_the_preview_shows_what_defects_will_be_taught(goldens, tmp_path):
     write_preview(_recipe(tmp_path), goldens, tmp_path / "look")
     with Image.open(tmp_path / "look" / "pairs.png") as sheet:
         assert np.ptp(np.asarray(sheet)) > 100
+
+
+@pytest.mark.data
+def test_the_bundled_weights_find_every_annotated_defect_of_a_product_they_never_saw(data):
+    golden = data / "pcb/A/44000080.jpg"
+    inspector = Inspector([golden])
+    verdict = inspector.judge(data / "pcb/B/44000080.jpg")
+    boxes = cv2.imread(str(data / "pcb/label_box/44000080.png"), cv2.IMREAD_GRAYSCALE) > 127
+    count, numbers = cv2.connectedComponents(boxes.astype(np.uint8), connectivity=8)
+    shown = (verdict.scores >= 127) & (verdict.scores < 255)
+    assert verdict.word == "reject"
+    assert set(numbers[shown]) >= set(range(1, count))
+    grey = cv2.imread(str(golden), cv2.IMREAD_GRAYSCALE)
+    darker = np.roll(grey, (2, -3), (0, 1)) * 0.8 + np.random.default_rng(0).normal(
+        0, 6, grey.shape
+    )
+    assert inspector.judge(np.clip(darker, 0, 255).astype(np.uint8)).word == "pass"
