@@ -219,6 +219,44 @@ def test_lists_name_every_chip_once_and_the_set_is_one_that_training_reads(pair,
     assert done.exit_code == 0, done.output
 
 
+RECIPE = """
+name = "tiny"
+classes = ["change"]
+network = { architecture = "stacked-unet", width = 4, initial = "random" }
+loss = { change = "bce", auxiliary = 0.0 }
+card = { summary = "a test", terms = "none" }
+stages = [{ steps = 1, crop = 32, batch = 2 }]
+
+[[pairs]]
+folder = "."
+split = "train"
+values = { change = 1 }
+ignore = 255
+
+[validation]
+every = 1
+
+[[validation.pairs]]
+folder = "."
+split = "val"
+values = { change = 1 }
+ignore = 255
+"""
+
+
+@pytest.mark.parametrize("form", ["tif", "png"])
+def test_training_takes_the_splits(pair, tmp_path, form):
+    folder, _, _, _ = pair
+    _tile(folder, tmp_path / "c", rules=ChipRules(size=32, overlap=0, format=form))
+    (tmp_path / "r.toml").write_text(RECIPE)
+    done = CliRunner().invoke(
+        main, ["train", "--config", str(tmp_path / "r.toml"), "--data", str(tmp_path / "c"), "-o",
+               str(tmp_path / "run"), "--workers", "0", "--device", "cpu", "--quiet"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run/tiny.safetensors").exists()
+
+
 def test_png_chips_have_world_files_and_the_same_pixels(pair, tmp_path):
     folder, _, _, _ = pair
     _tile(folder, tmp_path / "tif")
