@@ -92,7 +92,7 @@ class Goldens:
         return len(self.planes)
 
     def nearest(self, aligned: Frame, seen: Mask) -> int:
-        """Number of the golden that a sample differs least from, in its light."""
+        """Number of the golden that a sample differs least from; see ``Quality.distance``."""
         if len(self) == 1:
             return 0
         gray = aligned.gray

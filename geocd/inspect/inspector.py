@@ -218,8 +218,8 @@ class Inspector:
             )
         if not abs(measures["brightness"]) <= config.max_brightness:
             yield (
-                f"out of distribution: it is {measures['brightness']:+.0f} grey levels brighter "
-                f"than the golden, and {config.max_brightness:g} are allowed"
+                f"out of distribution: its brightness differs by {measures['brightness']:+.0f} "
+                f"grey levels from the golden's, and {config.max_brightness:g} are allowed"
             )
         if not measures["noise"] <= config.max_noise:
             yield (

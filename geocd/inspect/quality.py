@@ -111,8 +111,10 @@ class Quality:
         mean = float(x.mean())
         return Light(gain, offset, gain * mean + offset - mean, noise)
 
-    def distance(self, aligned: Gray, seen: Mask) -> float:
-        """Mean difference from the golden in the sample's light, in grey levels.
+    def distance(self, aligned: Gray, seen: Mask) -> tuple[int, float]:
+        """How far from the golden: pixels that plainly differ, then mean difference in grey levels.
+
+        Edges of a golden that was resampled are softer, so the mean alone would favour the first.
 
         Args:
             aligned: the sample on the golden's grid, shape (height, width).
@@ -121,7 +123,8 @@ class Quality:
         light = self.light(aligned, seen)
         kept = self._usable & seen
         expected = light.gain * self._golden[kept] + light.offset
-        return float(np.abs(aligned[kept] - expected).mean())
+        plain = int(self.plain(aligned, seen, light).sum())
+        return plain, float(np.abs(aligned[kept] - expected).mean())
 
     def sharpness(self, sample: Gray, motion: Affine) -> float:
         """Steepness of the edges of the least sharp region, as a share of the golden's.

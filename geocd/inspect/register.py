@@ -506,7 +506,8 @@ def _correlation(a: Float32, b: Float32) -> float:
     seen = np.isfinite(b)
     if seen.sum() < _FEW:
         return -1.0
-    return float(np.corrcoef(a[seen], b[seen])[0, 1])
+    x, y = a[seen] - a[seen].mean(), b[seen] - b[seen].mean()
+    return float((x * y).mean() / max(float(x.std() * y.std()), 1e-6))
 
 
 def _unsureness(
