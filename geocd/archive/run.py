@@ -19,6 +19,7 @@ from typing import Any
 from geocd.archive.jobs import Shard, ToDo, read_units
 from geocd.archive.journal import Journal
 from geocd.archive.lock import locked
+from geocd.archive.unit import PLAN as PLAN
 from geocd.archive.unit import UNITS, WORK, Job, Outcome, do_unit, publish, settings_hash
 from geocd.archive.workers import Alone, Cluster, Work, Workers
 from geocd.config import DetectConfig
@@ -29,7 +30,7 @@ Progress = Callable[[int, int, int], None]
 """Called with the units done, those that failed, and all that there are to do."""
 KEEP_FREE = 256 * 2**20
 """Bytes that a run leaves free on the disk."""
-PLAN, SETTINGS = "plan.parquet", "settings.json"
+SETTINGS = "settings.json"
 _KEEPING = "keep-"
 """How names of folders begin in which the two are made."""
 

@@ -28,6 +28,10 @@ _LOOK = 1.0
 """Seconds after which it is asked again which workers there are."""
 
 _GONE = "the scheduler went away; what is done is kept: start one and run the same command again"
+_STRANGE = (
+    "the workers do not understand what they are sent; they need the same versions of Python, "
+    "geocd and Dask as are here"
+)
 _turn = threading.Lock()
 
 
@@ -132,7 +136,7 @@ class Cluster:
         Workers may come and go; while there is none, this waits.
 
         Raises:
-            BackendError: the scheduler went away.
+            BackendError: the scheduler went away, or the workers have another geocd.
         """
         flying: dict[str, tuple[Job, str]] = {}  # by key: what is done, and where
         ended: SimpleQueue[Any] = SimpleQueue()
@@ -193,6 +197,8 @@ class Cluster:
             error = future.exception() if future.status == "error" else None
         if isinstance(error, KilledWorker):
             return Outcome("failed", "it killed its workers; has the machine enough memory?")
+        if error is not None and "deserialization" in str(error):
+            raise BackendError(_STRANGE)  # it would be the same with every other unit
         if error is not None:
             return Outcome("failed", f"{type(error).__name__}: {error}")
         raise BackendError(_GONE)
