@@ -22,7 +22,9 @@ from geocd.assess.calibrate import calibrate
 from geocd.assess.misses import count_misses, false_alarms
 from geocd.assess.operating_point import OperatingPoint, read_operating_point, write_operating_point
 from geocd.assess.reliability import (
-    fit_temperature,
+    Scaling,
+    fit_scaling,
+    held_out_reliability,
     probabilities,
     reliability,
     reliability_diagram,
@@ -350,17 +352,42 @@ def test_impossible_promises_are_refused(wrong):
 # Probabilities
 
 
-def test_a_temperature_that_was_laid_on_scores_is_found_again():
-    rng = np.random.default_rng(0)
-    level = rng.integers(1, 254, 400_000)
-    changed = rng.random(level.size) < probabilities(2.5)[level]
-    counts = np.stack([np.bincount(level[changed == k], minlength=255) for k in (0, 1)])
-    temperature = fit_temperature(counts)
-    assert temperature == pytest.approx(2.5, rel=0.02)
-    raw, scaled = reliability(counts), reliability(counts, temperature=temperature)
+def _counts(scaling, pixels=400_000, seed=0):
+    rng = np.random.default_rng(seed)
+    level = rng.integers(1, 254, pixels)
+    changed = rng.random(level.size) < probabilities(scaling)[level]
+    return np.stack([np.bincount(level[changed == k], minlength=255) for k in (0, 1)])
+
+
+def test_a_scaling_that_was_laid_on_scores_is_found_again():
+    counts = _counts(Scaling(0.4, -1.5))
+    found = fit_scaling(counts)
+    assert (found.scale, found.bias) == pytest.approx((0.4, -1.5), rel=0.02)
+    raw, scaled = reliability(counts), reliability(counts, found)
     assert raw.expected_error > 0.1
     assert scaled.expected_error < 0.005
     assert scaled.weight.sum() == pytest.approx(1)
+
+
+def test_scores_that_part_both_kinds_have_a_finite_scaling():
+    counts = np.zeros((2, 255), int)
+    counts[0, :100], counts[1, 150:] = 5, 5
+    found = fit_scaling(counts)
+    assert 1 < found.scale < 1000
+    assert reliability(counts, found).expected_error < 0.01
+
+
+def test_the_error_on_images_held_out_is_not_that_of_the_fit():
+    same = np.array([_counts(Scaling(0.5, -1), 20_000, seed) for seed in range(10)])
+    held_out = held_out_reliability(same)
+    assert held_out.expected_error < 0.02
+    assert held_out.scaling == fit_scaling(same.sum(axis=0))
+    # Images that have nothing in common: what suits the others does not suit this one.
+    apart = np.array([_counts(Scaling(1, 3 * (-1) ** seed), 20_000, seed) for seed in range(2)])
+    fitted = reliability(apart.sum(axis=0), fit_scaling(apart.sum(axis=0)))
+    assert fitted.expected_error < 0.1
+    assert held_out_reliability(apart).expected_error > 0.3
+    assert held_out_reliability(np.stack([apart[0], np.zeros((2, 255), int)])) is None
 
 
 def test_the_expected_error_of_a_small_example_is_known():
@@ -370,11 +397,11 @@ def test_the_expected_error_of_a_small_example_is_known():
     assert reliability(counts).expected_error == pytest.approx(expected)
 
 
-def test_without_change_there_is_no_temperature_and_the_diagram_is_a_picture():
+def test_without_change_there_is_no_scaling_and_the_diagram_is_a_picture():
     counts = np.zeros((2, 255), int)
     counts[0, 5] = 9
-    assert math.isnan(fit_temperature(counts))
-    picture = Image.open(io.BytesIO(reliability_diagram(reliability(counts), reliability(counts))))
+    assert fit_scaling(counts) is None
+    picture = Image.open(io.BytesIO(reliability_diagram(reliability(counts), None)))
     assert picture.format == "PNG"
 
 

@@ -21,7 +21,12 @@ from geocd.assess.curves import ScoreHistogram
 from geocd.assess.metrics import finite, ratio
 from geocd.assess.misses import FalseAlarms, Misses, count_misses, false_alarms
 from geocd.assess.operating_point import OperatingPoint, in_full, settings_of, write_operating_point
-from geocd.assess.reliability import Reliability, fit_temperature, reliability, reliability_diagram
+from geocd.assess.reliability import (
+    Reliability,
+    held_out_reliability,
+    reliability,
+    reliability_diagram,
+)
 from geocd.assess.sample import LabelledClass, Sample, choose_class, run_pair
 from geocd.config import SCORE_SCALE, CalibrateConfig, DetectConfig
 from geocd.errors import DatasetError, InputError, OperatingPointError
@@ -80,7 +85,8 @@ class Calibration:
     promised: Cost
     as_on_the_card: Cost
     raw: Reliability
-    scaled: Reliability
+    scaled: Reliability | None
+    """On units that the scaling was not fitted to; None where there are too few."""
 
     def report(self) -> str:
         """For people."""
@@ -94,17 +100,23 @@ class Calibration:
                 + ("" if ground is None else f" ({ground:,.1f} a square kilometre)")
                 + f", {c['false_alarm_share'] or 0:.3%} of the unchanged pixels"
             )
-        lines.append(
-            f"scores as probabilities: expected error {self.raw.expected_error:.4f}, "
-            f"{self.scaled.expected_error:.4f} at temperature {self.scaled.temperature:.2f}"
-        )
+        lines.append(f"scores as probabilities: expected error {self.raw.expected_error:.4f}")
+        if self.scaled is not None:
+            scale, bias = self.scaled.scaling.scale, self.scaled.scaling.bias
+            lines[-1] += (
+                f", {self.scaled.expected_error:.4f} with p = 1 / (1 + exp(-({scale:.2f} * "
+                f"logit(score) {bias:+.2f}))), on images that it was not fitted to"
+            )
         return "\n".join([*lines, *self.point.calibration["checked"]])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self.point) | {
             "sha256": self.point.sha256,
-            "reliability": {"raw": self.raw.to_dict(), "scaled": self.scaled.to_dict()},
+            "reliability": {
+                "raw": self.raw.to_dict(),
+                "scaled": None if self.scaled is None else self.scaled.to_dict(),
+            },
         }
 
 
@@ -114,7 +126,7 @@ class _Tally:
 
     folder: Path
     misses: dict[str, Misses] = field(default_factory=dict)
-    histogram: ScoreHistogram = field(default_factory=ScoreHistogram)
+    histograms: dict[str, ScoreHistogram] = field(default_factory=dict)
     kept: list[tuple[Path, float | None]] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
 
@@ -125,7 +137,8 @@ class _Tally:
         if counted.total:
             before = self.misses.get(unit)
             self.misses[unit] = counted if before is None else before + counted
-        self.histogram.add(sample.scores, sample.truth, valid=sample.valid)
+        histogram = self.histograms.setdefault(unit, ScoreHistogram())
+        histogram.add(sample.scores, sample.truth, valid=sample.valid)
         # Alarms are counted once the threshold is known; planes of many images fit no memory.
         path = self.folder / f"{len(self.kept)}.npz"
         np.savez_compressed(path, scores=sample.scores, truth=sample.truth, valid=sample.valid)
@@ -135,6 +148,12 @@ class _Tally:
     def losses(self) -> NDArray[np.float64]:
         """Share missed by unit and level, shape (units, levels)."""
         return np.array([m.losses for m in self.misses.values()])
+
+    def reliability(self) -> tuple[Reliability, Reliability | None]:
+        """Of the scores as they are, and scaled, on units that the scaling was not fitted to."""
+        counts = np.array([h.counts for h in self.histograms.values()])
+        order = np.random.default_rng(_SEED).permutation(len(counts))
+        return reliability(counts.sum(axis=0)), held_out_reliability(counts[order])
 
     def cost(self, level: int, threshold: float, config: CalibrateConfig) -> Cost:
         """What the set costs at a level."""
@@ -249,10 +268,7 @@ def _conclude(
             f"{units} units, which does not prove at most {promise.max_miss:g}; promise less "
             "(--max-miss), label more units, or find what the weights do not see"
         )
-    counts = tally.histogram.counts
-    temperature = fit_temperature(counts)
-    raw = reliability(counts)
-    scaled = raw if math.isnan(temperature) else reliability(counts, temperature=temperature)
+    raw, scaled = tally.reliability()
     cards = max(1, math.ceil(labelled.threshold * SCORE_SCALE))
     promised = tally.cost(level, threshold_of(level), promise)
     usual = tally.cost(cards, labelled.threshold, promise)
@@ -269,9 +285,10 @@ def _conclude(
             "labels": asdict(labelled.coding), "kind": labelled.kind,
             "sha256": hashlib.sha256("".join(sorted(tally.digests)).encode()).hexdigest(),
             "checked": checked, "promised": promised.to_dict(), "as_on_the_card": usual.to_dict(),
-            "temperature": finite(temperature),
             "expected_calibration_error": finite(raw.expected_error),
-            "expected_calibration_error_scaled": finite(scaled.expected_error),
+            "scaling": None if scaled is None else asdict(scaled.scaling) | {
+                "expected_calibration_error": finite(scaled.expected_error)
+            },
         },
         made={"geocd": geocd.__version__,
               "created": datetime.now(UTC).isoformat(timespec="seconds")},

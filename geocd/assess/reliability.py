@@ -1,4 +1,4 @@
-"""Whether scores are probabilities, and the temperature that makes them more so."""
+"""Whether scores are probabilities, and the scaling that makes them more so."""
 
 from __future__ import annotations
 
@@ -18,17 +18,29 @@ from geocd.config import SCORE_SCALE
 Floats = NDArray[np.float64]
 
 _BINS = 15
-_STEPS = 80
-_LARGEST = 20.0
-"""Temperatures lie between one over this and this."""
+_FOLDS = 5
+_STEPS = 100
+_SMALL = 1e-9
+_RIDGE = 1e-9
 _SIZE, _FRAME = 900, (110, 40, 870, 800)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """From scores to probabilities: 1 / (1 + exp(-(scale * logit(score) + bias)))."""
+
+    scale: float
+    bias: float
+
+
+AS_THEY_ARE = Scaling(1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
     """Scores against what is so, in bins of equal width."""
 
-    temperature: float
+    scaling: Scaling
     score: Floats
     """Mean score of each bin, shape (bins,); NaN for empty bins."""
     changed: Floats
@@ -49,7 +61,8 @@ class Reliability:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
-            "temperature": finite(self.temperature),
+            "scale": self.scaling.scale,
+            "bias": self.scaling.bias,
             "expected_calibration_error": finite(self.expected_error),
             "score": [finite(v) for v in self.score],
             "changed": [finite(v) for v in self.changed],
@@ -65,55 +78,95 @@ def _logits() -> Floats:
     return np.asarray(np.log(score) - np.log1p(-score))
 
 
-def probabilities(temperature: float) -> Floats:
-    """What scores of 0, 1, ... 254 of 254 become at a temperature, shape (255,), 0..1."""
-    return np.asarray(1 / (1 + np.exp(-_logits() / temperature)))
+def probabilities(scaling: Scaling) -> Floats:
+    """What scores of 0, 1, ... 254 of 254 become, shape (255,), 0..1."""
+    return np.asarray(1 / (1 + np.exp(-(scaling.scale * _logits() + scaling.bias))))
 
 
-def fit_temperature(counts: NDArray[np.int64]) -> float:
-    """The temperature of least negative log-likelihood; NaN without both kinds of pixels.
+def fit_scaling(counts: NDArray[np.int64]) -> Scaling | None:
+    """The scaling of least negative log-likelihood; None without both kinds of pixels.
 
     Args:
         counts: pixels at each score, of unchanged and of changed ground, shape (2, 255).
 
     Source:
-        Guo et al. (2017), on calibration of modern neural networks, arXiv 1706.04599.
+        Platt (1999), probabilistic outputs for support vector machines, with its targets a
+        little off 0 and 1, so that scores which separate both kinds have a finite scaling too.
     """
-    if not counts.sum(axis=1).all():
-        return math.nan
+    same, changed = counts.sum(axis=1).tolist()
+    if not (same and changed):
+        return None
+    pixels = counts.sum(axis=0).astype(np.float64)
+    wanted = counts[1] * (changed + 1) / (changed + 2) + counts[0] / (same + 2)
+    terms = np.stack([_logits(), np.ones(SCORE_SCALE + 1)])  # (2, 255)
 
-    def _loss(inverse: float) -> float:
-        z = _logits() * inverse
-        # log(1 + exp(z)) without overflow: minus the logarithm of the chance of no change.
-        return float(counts[1] @ np.logaddexp(0, -z) + counts[0] @ np.logaddexp(0, z))
+    def _loss(numbers: Floats) -> float:
+        z = numbers @ terms
+        return float((pixels * np.logaddexp(0, z) - wanted * z).sum())
 
-    # The likelihood is concave in the inverse of the temperature: a third goes at every step.
-    low, high = 1 / _LARGEST, _LARGEST
+    numbers = np.array([1.0, 0.0])
     for _ in range(_STEPS):
-        left, right = low + (high - low) / 3, high - (high - low) / 3
-        low, high = (low, right) if _loss(left) < _loss(right) else (left, high)
-    return 2 / (low + high)
+        p = 1 / (1 + np.exp(-(numbers @ terms)))
+        slope = terms @ (pixels * p - wanted)
+        curvature = (terms * (pixels * p * (1 - p))) @ terms.T
+        step = np.linalg.solve(curvature + _RIDGE * np.eye(2), slope)
+        while _loss(numbers - step) > _loss(numbers) and np.abs(step).max() > _SMALL:
+            step /= 2  # Newton's step is too long where the curve is flat
+        numbers = numbers - step
+        if np.abs(step).max() <= _SMALL:
+            break
+    return Scaling(float(numbers[0]), float(numbers[1]))
 
 
-def reliability(counts: NDArray[np.int64], *, temperature: float = 1.0) -> Reliability:
-    """Scores, at a temperature, against the shares that changed.
+def reliability(counts: NDArray[np.int64], scaling: Scaling = AS_THEY_ARE) -> Reliability:
+    """Scores, once scaled, against the shares that changed.
 
     Args:
-        counts: as for ``fit_temperature``.
-        temperature: 1 leaves the scores as they are.
+        counts: as for ``fit_scaling``.
+        scaling: what is done to the scores first.
     """
-    p = probabilities(temperature)
+    return _from_sums(_sums(counts, scaling), scaling)
+
+
+def held_out_reliability(units: NDArray[np.int64]) -> Reliability | None:
+    """What a scaling does to images that it was not fitted to: by cross-validation over units.
+
+    Args:
+        units: as for ``fit_scaling``, of each unit, shape (units, 2, 255), in an order that does
+            not follow from them.
+
+    Returns:
+        None where some fold has no scaling. ``scaling`` is that of all units.
+    """
+    whole = fit_scaling(units.sum(axis=0))
+    fold = np.arange(len(units)) % _FOLDS
+    sums = np.zeros((3, _BINS))
+    for number in range(min(_FOLDS, len(units))):
+        scaling = fit_scaling(units[fold != number].sum(axis=0))
+        if scaling is None:
+            return None
+        sums += _sums(units[fold == number].sum(axis=0), scaling)
+    return None if whole is None else _from_sums(sums, whole)
+
+
+def _sums(counts: NDArray[np.int64], scaling: Scaling) -> Floats:
+    """Pixels, the sum of their scores, and those that changed, by bin, shape (3, bins)."""
+    p = probabilities(scaling)
     place = np.minimum((p * _BINS).astype(np.int64), _BINS - 1)
-    pixels, total = counts.sum(axis=0), max(int(counts.sum()), 1)
-    inside = np.bincount(place, pixels, _BINS)
+    pixels = counts.sum(axis=0)
+    return np.stack([np.bincount(place, w, _BINS) for w in (pixels, pixels * p, counts[1])])
+
+
+def _from_sums(sums: Floats, scaling: Scaling) -> Reliability:
+    pixels, scores, changed = sums
     with np.errstate(invalid="ignore"):
-        score = np.bincount(place, pixels * p, _BINS) / inside
-        changed = np.bincount(place, counts[1], _BINS) / inside
-    return Reliability(temperature, score, changed, inside / total)
+        return Reliability(
+            scaling, scores / pixels, changed / pixels, pixels / max(pixels.sum(), 1)
+        )
 
 
-def reliability_diagram(raw: Reliability, scaled: Reliability, ink: Ink = LIGHT) -> bytes:
-    """Share changed against score, before and after scaling, as a PNG."""
+def reliability_diagram(raw: Reliability, scaled: Reliability | None, ink: Ink = LIGHT) -> bytes:
+    """Share changed against score, before scaling and, on images held out, after, as a PNG."""
     image = Image.new("RGB", (_SIZE, _SIZE), ink.paper)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(22)
     left, top, right, bottom = _FRAME
@@ -129,14 +182,17 @@ def reliability_diagram(raw: Reliability, scaled: Reliability, ink: Ink = LIGHT)
     draw.line([_at(0, 0), _at(1, 1)], ink.text, 2)
     draw.text(((left + right) / 2, bottom + 44), "score", ink.text, font, anchor="mt")
     draw.text((16, 8), "share that changed", ink.text, font, anchor="lt")
-    for row, (what, colour) in enumerate(((raw, ink.curve), (scaled, ink.mark))):
+    shown = [(raw, ink.curve, "as they are"), (scaled, ink.mark, "scaled, on images held out")]
+    for row, (what, colour, name) in enumerate(shown):
+        if what is None:
+            continue
         points = [_at(x, y) for x, y in zip(what.score, what.changed, strict=True)
                   if not math.isnan(x)]  # fmt: skip
         if len(points) > 1:
             draw.line(points, colour, 4, joint="curve")
         for x, y in points:
             draw.ellipse((x - 7, y - 7, x + 7, y + 7), colour)
-        words = f"temperature {what.temperature:.2f}: expected error {what.expected_error:.4f}"
+        words = f"{name}: expected error {what.expected_error:.4f}"
         draw.text((left + 20, top + 16 + 32 * row), words, colour, font)
     encoded = io.BytesIO()
     image.save(encoded, "PNG")
