@@ -101,7 +101,7 @@ def killed(kind: str, runs: Runs, watch: Watch, rng: np.random.Generator) -> str
     """Start a run and kill it; what was killed and what it left, or nothing if it ended before."""
     process = runs.start(watch.out)
     before = len(watch.attempts)
-    more = int(rng.integers(1, 4))
+    more = int(rng.integers(1, 8))
     if not watch.until(lambda: len(watch.attempts) >= before + more, process):
         return ""
     if kind == "write":
@@ -139,16 +139,19 @@ def _worker_killed(watch: Watch, process: subprocess.Popen[bytes]) -> bool:
 def _alone(session: int) -> float:
     """Seconds until nothing of a session runs any more."""
     begun = time.monotonic()
-    while time.monotonic() - begun < 60:
-        stats = [p.read_text().rpartition(")")[2].split() for p in _stats()]
-        if not any(int(stat[3]) == session and stat[0] != "Z" for stat in stats):
-            return time.monotonic() - begun
-        time.sleep(0.02)
-    raise SystemExit("workers outlive their run")
+    while any(_of_session(path, session) for path in Path("/proc").glob("[0-9]*/stat")):
+        if time.monotonic() - begun > 120:
+            raise SystemExit("workers outlive their run")
+        time.sleep(0.05)
+    return time.monotonic() - begun
 
 
-def _stats() -> list[Path]:
-    return [p for p in Path("/proc").glob("[0-9]*/stat") if p.exists()]
+def _of_session(path: Path, session: int) -> bool:
+    try:
+        values = path.read_text().rpartition(")")[2].split()
+    except OSError:
+        return False  # it has just ended
+    return values[0] != "Z" and int(values[3]) == session
 
 
 def differences(one: Path, other: Path) -> list[str]:
