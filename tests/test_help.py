@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from geocd_cli.main import main
 from geocd_cli.sections import SectionedCommand
 
-LONG = ("detect", "vectorize", "calibrate", "evaluate", "compare", "archive run")
+LONG = (
+    "detect", "vectorize", "calibrate", "evaluate", "compare", "archive run", "tile", "inspect",
+)  # fmt: skip
 
 
 def _command(name: str) -> click.Command:

@@ -16,6 +16,7 @@ from geocd.errors import ConfigError, GeocdError
 from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
 from geocd_cli.running import running_in_full
+from geocd_cli.sections import SectionedCommand
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +42,15 @@ def _errors_judge_nothing(command: Callable[P, T]) -> Callable[P, T]:
     return _wrapped
 
 
-@click.command()
+@click.command(
+    cls=SectionedCommand,
+    sections={
+        "Golden": ("goldens", "golden_rule", "zones", "mm_per_pixel", "white"),
+        "Verdict": (
+            "threshold", "operating_point", "min_area", "max_shift", "border", "min_sharpness",
+        ),
+    },
+)  # fmt: skip
 @click.argument("samples", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--golden", "goldens", multiple=True, required=True, metavar="PICTURE",

@@ -23,7 +23,7 @@ _SHARED = {
     ),
     "Running": (
         "device", "backend", "precision", "first_look", "memory", "workers", "threads",
-        "profile", "quiet", "as_json", "help",
+        "watch", "profile", "quiet", "as_json", "help",
     ),
 }  # fmt: skip
 """Options by heading, by the names of their parameters."""

@@ -12,6 +12,7 @@ from geocd.config import AlignConfig, AlignMode
 from geocd_cli import options
 from geocd_cli.data import parse_classes
 from geocd_cli.reporting import StageProgress, translate_errors
+from geocd_cli.sections import SectionedCommand
 
 
 def _parse_shares(
@@ -29,7 +30,16 @@ def _text(shares: tuple[float, ...]) -> str:
     return "/".join(f"{share:g}" for share in shares)
 
 
-@click.command()
+@click.command(
+    cls=SectionedCommand,
+    sections={
+        "Labels": ("labels", "classes", "ignore", "attribute"),
+        "Chips": (
+            "plan", "size", "overlap", "form", "shares", "block", "seed", "skip_empty", "aoi",
+            "bands", "skip_failed",
+        ),
+    },
+)  # fmt: skip
 @click.argument("before", required=False)
 @click.argument("after", required=False)
 @click.option(
