@@ -41,7 +41,7 @@ from geocd.provenance import describe_input, provenance
 from geocd.rasters.grid import Grid
 from geocd.rasters.pair import Lattice, RasterPair, open_pair
 from geocd.rasters.scene import Sampler, Scene
-from geocd.rasters.write import RowWriter, bounded_cache, write_cog
+from geocd.rasters.write import RowWriter, bounded_cache, return_freed_memory, write_cog
 from geocd.report import check_report, write_report
 from geocd.result import DetectResult
 from geocd.tiling.stitch import hide_unobserved
@@ -162,6 +162,7 @@ def _detect(
         unaligned = 0.0
         if config.unaligned == "mask":
             pair, unaligned = without_contradicted(pair, found)
+        return_freed_memory()
         report("align", 1, 1)
     dates = dates[0] or pair.before.date, dates[1] or pair.after.date
     record = _record(pair, card, config, alignment, dates)
@@ -179,6 +180,7 @@ def _detect(
         }
         work = _Workspace(stack, targets)
         observed = _score(pair, predictor, config, work, record, clock, busy, report)
+        return_freed_memory()
         with clock.stage("write rasters"):
             _write_cogs(work, drafts, report)
         with clock.stage("trace"):
@@ -188,6 +190,7 @@ def _detect(
                 dates=dates, progress=lambda done, total: report("trace", done, total),
             )  # fmt: skip
             changes, layers = with_layers(changes, work.scores, dates=dates)
+            return_freed_memory()
         with clock.stage("check"):
             changes = check_registration(
                 changes, pair, predictor, alignment,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from geocd.errors import (
 from geocd.rasters.grid import Grid, reproject_geometry
 from geocd.rasters.pair import load_area, open_pair, reading_grid
 from geocd.rasters.scene import Sampler, Scene
-from geocd.rasters.write import RowWriter, read_provenance, write_cog
+from geocd.rasters.write import RowWriter, read_provenance, return_freed_memory, write_cog
 from geocd.testing import paint_scene, write_raster
 
 UTM = CRS.from_epsg(32633)
@@ -514,3 +515,22 @@ def test_a_cog_keeps_provenance_colours_and_place(tmp_path):
         assert dataset.colormap(1)[1][:3] == (200, 10, 20)
         assert dataset.nodata == 255
     assert read_provenance(tmp_path / "c.tif")["weights"] == {"name": "w"}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others have no such call")
+def test_freed_memory_goes_back_to_the_system():
+    def _resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    blocks = [bytearray(100_000) for _ in range(600)]
+    above = blocks.pop()  # in use, above all the others
+    blocks.clear()
+    held = _resident()
+    return_freed_memory()
+    assert held - _resident() > 40e6
+    assert len(above) == 100_000
+
+
+def test_where_freed_memory_cannot_be_handed_back_nothing_happens(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    return_freed_memory()
