@@ -414,7 +414,7 @@ class DetectConfig:
     """mask: ground where tie points contradict the alignment counts as not observed."""
     shift_check: bool = True
     """Whether to tell of changes if they survive moving one date by one pixel."""
-    shift_budget: float = 0.25
+    shift_budget: float = 0.5
     """Most network work for that, as a share of that of the scoring; 4 checks every change."""
     align: AlignConfig = field(default_factory=AlignConfig)
     tiling: TilingConfig = field(default_factory=TilingConfig)

@@ -111,6 +111,34 @@ def test_what_the_budget_does_not_reach_is_null_and_told(tmp_path):
 
 
 @pytest.mark.usefixtures("arithmetic")
+def test_the_check_asks_without_a_first_look(tmp_path, monkeypatch):
+    asked = []
+
+    def _stability(outlines, *args, predictor, **options):
+        asked.append(predictor)
+        return pd.array([True] * len(outlines), dtype="boolean")
+
+    monkeypatch.setattr("geocd.pipeline.FirstLook", _Looked)
+    monkeypatch.setattr("geocd.vectorize.registration.FirstLook", _Looked)
+    monkeypatch.setattr("geocd.vectorize.registration.shift_stability", _stability)
+    result = _detect(tmp_path, _built_and_ghosts())
+    assert result.backend == "looked"
+    assert [type(predictor) for predictor in asked] == [Arithmetic]
+
+
+class _Looked:
+    """Everything that a first look sees is run in full."""
+
+    description = "looked"
+
+    def __init__(self, predictor, look):
+        self.card, self.in_full = predictor.card, predictor
+
+    def __call__(self, before, after):
+        return self.in_full(before, after)
+
+
+@pytest.mark.usefixtures("arithmetic")
 def test_flagging_changes_nothing_else(tmp_path):
     images = _built_and_ghosts()
     flagged = _detect(tmp_path, images).changes

@@ -30,12 +30,12 @@ class FirstLook:
 
     def __init__(self, predictor: Predictor, look: Predictor) -> None:
         self.card = predictor.card
-        self._predictor, self._look = predictor, look
+        self.in_full, self._look = predictor, look
 
     @property
     def description(self) -> str:
         """Backend, precision and device."""
-        return f"{self._predictor.description}, where a first look at half resolution saw a hint"
+        return f"{self.in_full.description}, where a first look at half resolution saw a hint"
 
     def __call__(self, before: Images, after: Images) -> NDArray[np.uint8]:
         """Levels (N, change classes, height, width), 0..254, of (N, bands, height, width)."""
@@ -44,7 +44,7 @@ class FirstLook:
         levels = hints.repeat(2, axis=2).repeat(2, axis=3)[:, :, :height, :width]
         promising = hints.max(axis=(1, 2, 3)) >= HINT * SCORE_SCALE
         if promising.any():
-            levels[promising] = self._predictor(before[promising], after[promising])
+            levels[promising] = self.in_full(before[promising], after[promising])
         return levels
 
 

@@ -13,6 +13,7 @@ import shapely
 from geocd.align import Alignment
 from geocd.config import DetectConfig, map_class, thresholds_of
 from geocd.models.card import WeightsCard
+from geocd.predict.first_look import FirstLook
 from geocd.predict.flow import Progress
 from geocd.predict.predictor import Predictor
 from geocd.rasters.grid import Grid, apply_transform
@@ -58,7 +59,9 @@ def check_registration(
             stable = shift_stability(
                 outlines, _classes(changes, predictor.card),
                 changes["score_mean"].to_numpy(dtype=np.float64), read=reader.read,
-                predictor=predictor, thresholds=_least_scores(thresholds, config),
+                # Where there is a change, a first look settles nothing.
+                predictor=predictor.in_full if isinstance(predictor, FirstLook) else predictor,
+                thresholds=_least_scores(thresholds, config),
                 shape=pair.grid.shape, tiling=config.tiling, budget=config.shift_budget,
                 batch_size=config.predict.batch_size, progress=progress,
             )  # fmt: skip
