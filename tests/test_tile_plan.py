@@ -5,19 +5,21 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from functools import partial
 
 import geopandas
 import pytest
 import shapely
 from click.testing import CliRunner
 
+from geocd.archive import chips as chips_module
 from geocd.archive.chiplabels import ChipLabels
 from geocd.archive.chips import tile_plan
 from geocd.archive.index import index_archive
 from geocd.archive.plan import plan_archive, read_plan
 from geocd.archive.rules import ChipRules, PlanRules
 from geocd.config import AlignConfig
-from geocd.errors import InputError
+from geocd.errors import InputError, OutputError
 from geocd.testing.archives import paint_archive
 from geocd.training.datasets import find_pairs
 from geocd_cli.main import main
@@ -103,6 +105,49 @@ def test_a_unit_that_fails_is_told_of_and_nothing_is_called_whole(planned, tmp_p
     mended = tile_plan(tmp_path / "p.parquet", tmp_path / "c", **options)
     assert set(mended.index["pair"]) == set(plan["unit"])
     assert not mended.failed
+
+
+def test_a_killed_run_goes_on_with_the_units_that_are_missing(planned, tmp_path, monkeypatch):
+    folder, _ = planned
+    plan = tmp_path / "p.parquet"
+    read_plan(folder / "p.parquet")[2:5].to_parquet(plan, schema_version="1.1.0",
+                                                    write_covering_bbox=True)  # fmt: skip
+    options = {"rules": ChipRules(size=48, overlap=0, shares=(1, 0, 0)), "align": OFF}
+    tile_plan(plan, tmp_path / "whole", **options)
+    write, written = chips_module.write_image, []
+
+    def _killed(after, path, image, grid):
+        write(path, image, grid)
+        written.append(path.name)
+        if len(written) == after:
+            path.write_bytes(b"half a chip")
+            raise KeyboardInterrupt
+
+    for after in (2, 21):
+        with monkeypatch.context() as patch:
+            patch.setattr(chips_module, "write_image", partial(_killed, after))
+            with pytest.raises(KeyboardInterrupt):
+                tile_plan(plan, tmp_path / "c", **options)
+    assert len(list((tmp_path / "c/.tiling/parts").iterdir())) == 1
+    tile_plan(plan, tmp_path / "c", **options)
+    whole, resumed = (
+        {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*.t[ix][ft]")}
+        for n in ("whole", "c")
+    )
+    assert whole == resumed
+    assert len(whole) > 20
+
+
+def test_a_full_disk_stops_the_run_and_says_so(planned, tmp_path, monkeypatch):
+    folder, _ = planned
+
+    def _full(path, *_):
+        raise OutputError(f"{path} was not written: No space left on device")
+
+    monkeypatch.setattr(chips_module, "write_image", _full)
+    with pytest.raises(OutputError, match="No space left"):
+        tile_plan(folder / "p.parquet", tmp_path / "c", rules=RULES, align=OFF, skip_failed=True)
+    assert not (tmp_path / "c/chips.parquet").exists()
 
 
 def test_the_command_tiles_a_plan(planned, tmp_path):

@@ -98,7 +98,7 @@ def draw_chips(folder: Path, index: geopandas.GeoDataFrame, path: Path) -> None:
         path: the file to write; replaced if it is there.
     """
     chosen = _some(index)
-    height = max(_MAP, 50 + len(chosen) * (_CELL + _GAP))
+    height = max(_MAP + 4 * _ROW, 50 + len(chosen) * (_CELL + _GAP))
     image = Image.new("RGB", (_MAP + 20 + 3 * (_CELL + _GAP), height), _PAPER)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(18)
     place = _Placing(np.asarray(index.total_bounds), _MAP, degrees=index.crs is not None)
@@ -106,7 +106,7 @@ def draw_chips(folder: Path, index: geopandas.GeoDataFrame, path: Path) -> None:
         rows = index[index["split"] == split]
         for outline in rows.geometry:
             place.polygon(draw, outline, None, _COLOURS[number], inside=1)
-        top = _MAP - _ROW * (3 - number)
+        top = _MAP + _ROW * number
         draw.rectangle((24, top, 44, top + 20), fill=_COLOURS[number])
         draw.text((54, top), f"{split}: {counted(len(rows), 'chip')}", _INK, font)
     for col, title in enumerate(("before", "after", "label")):
