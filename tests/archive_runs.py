@@ -68,7 +68,7 @@ def begun(folder):
     return [(name, int(pid)) for name, pid in map(str.split, lines)]
 
 
-def wait_for(condition, process=None, seconds=60):
+def wait_for(condition, process=None, seconds=300):
     """What a condition gives as soon as it gives anything."""
     deadline = time.monotonic() + seconds
     while not (met := condition()):

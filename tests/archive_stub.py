@@ -6,6 +6,7 @@ python tests/archive_stub.py PLAN FOLDER [--workers N] [--shard I/N] [--keep-fre
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -35,7 +36,8 @@ def cheap_detect(before, after, output, *, scores, dates, alignment, config):
         writer.tag({"thresholds": {"building": 0.5, "road": 0.5}, "weights": {"name": "stub"}})
         found = np.where(seen, np.where(new - old > 60, 254, 0), 255).astype(np.uint8)
         writer.write(np.stack([found, np.where(seen, 0, 255).astype(np.uint8)]))
-        time.sleep(float(os.environ.get("STUB_SECONDS", "0")))  # the file is not whole yet
+        time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
+        wait_while_held("STUB_HOLD")  # the file is not whole yet
     return SimpleNamespace(changes=geopandas.GeoDataFrame(
         {"direction": []}, geometry=[], crs=grid.crs.to_wkt()))  # fmt: skip
 
@@ -49,20 +51,38 @@ CHEAP = SimpleNamespace(detect=cheap_detect, measure=measure_nothing)
 
 
 def slow_publish(publish, drafts, folder, **options):
-    """Half of the outputs of a unit, and long after it the other half."""
+    """Half of the outputs of a unit, and the other half when it may."""
     for draft in drafts:
         publish([draft], folder, **options)
-        time.sleep(float(os.environ["STUB_PUBLISH"]) if folder.name == unit.UNITS else 0)
+        if folder.name == unit.UNITS:
+            wait_while_held("STUB_HOLD_PUBLISH")
+
+
+def wait_while_held(name):
+    """Wait as long as the file is there that an environment variable names."""
+    while name in os.environ and Path(os.environ[name]).exists():
+        time.sleep(0.01)
 
 
 def work(job):
     """`do_unit` with the stand-in; notes that it began, and in which process."""
     sys.modules["geocd.pipeline"] = CHEAP
-    if "STUB_PUBLISH" in os.environ and not isinstance(unit.publish, partial):
+    if "STUB_HOLD_PUBLISH" in os.environ and not isinstance(unit.publish, partial):
         unit.publish = partial(slow_publish, unit.publish)
-    with (Path(job.folder).parent / f"{Path(job.folder).name}.log").open("a") as log:
+    with (Path(job.folder).parent / f"{Path(job.folder).name}.log").open("a+") as log:
         log.write(f"{job.name} {os.getpid()}\n")
+        log.seek(0)
+        begun = len(log.readlines())
+    if begun == int(os.environ.get("STUB_FILL", "0")):
+        fill(Path(job.folder).parent / "ballast")
     return unit.do_unit(job)
+
+
+def fill(path):
+    """Another program takes all that is left of the disk."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
 
 
 def main():

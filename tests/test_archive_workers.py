@@ -14,10 +14,11 @@ from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
-from archive_runs import UNITS, paint_plan, wait_for
+from archive_runs import UNITS, paint_plan
 from click.testing import CliRunner
 
 from geocd.archive import workers
+from geocd.archive.journal import read_journals
 from geocd.archive.run import run_plan
 from geocd.archive.unit import Outcome
 from geocd.errors import BackendError, ConfigError
@@ -197,9 +198,11 @@ def scheduler():
     )
     processes = []
 
-    def begin(*arguments):
+    def begin(*arguments, path=sys.path):
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
         process = subprocess.Popen([sys.executable, "-c", code, *arguments], text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+                                   env=environment, stdout=subprocess.PIPE,
+                                   stderr=subprocess.DEVNULL)  # fmt: skip
         processes.append(process)
         return process, process.stdout.readline().strip()
 
@@ -215,16 +218,23 @@ def test_a_scheduler_that_goes_away_is_told_of_and_what_is_done_stays(plan, tmp_
     threading.Timer(0.5, scheduler, [address]).start()
     out = tmp_path / "out"
 
-    def done():
-        journal = out / "journal.jsonl"
-        return journal.exists() and journal.read_bytes().count(b"\n") >= 2
+    def progress(done, failed, total):
+        if done == 2:
+            boss.kill()
 
-    threading.Thread(target=lambda: (wait_for(done), boss.kill()), daemon=True).start()
     with pytest.raises(BackendError, match="scheduler went away; what is done is kept"):
-        run_plan(plan, out, scheduler=address, work=_nap)
+        run_plan(plan, out, scheduler=address, work=_nap, progress=progress)
     again = run_plan(plan, out, work=lambda job: Outcome("done"))
-    assert again.before >= 2
-    assert again.done + again.before == UNITS
+    assert again.before == 2
+    assert again.done == UNITS - 2
+
+
+def test_workers_that_do_not_know_the_work_stop_the_run_and_fail_no_unit(plan, tmp_path, scheduler):
+    _, address = scheduler()
+    scheduler(address, path=[])  # without this file
+    with pytest.raises(BackendError, match="same versions of Python, geocd and Dask"):
+        run_plan(plan, tmp_path / "out", scheduler=address, work=_nap)
+    assert read_journals(tmp_path / "out") == {}
 
 
 def _nap(job):
