@@ -33,7 +33,7 @@ class ChangeNetwork(nn.Module):
     """True: swapping the dates cannot change the result, whatever the weights."""
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Choices within the architecture, with the values of each."""
-    precise: ClassVar[tuple[str, ...]] = ()
+    precise: tuple[str, ...] = ()
     """Submodules, of one input and one output, that stay in float32 where the rest runs in half
     precision: without them too many pixels change sides."""
     map_channels: tuple[int, ...] = ()
