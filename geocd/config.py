@@ -459,6 +459,8 @@ class InspectConfig:
 
     threshold: PerClass | None = None
     """Least score of a defect, 0..1, for every class or by class; None: as on the weights card."""
+    operating_point: str | None = None
+    """SHA-256 of the operating point that brought the threshold; None: none did."""
     golden_rule: GoldenRule = "nearest"
     """Of several goldens. nearest: a sample is held against the one that it is most like. union:
     a defect must differ from every golden."""

@@ -310,9 +310,10 @@ def test_other_weights_and_other_settings_are_refused():
         _point().apply(dataclasses.replace(OFF, weights="geocd-snunet"))
     with pytest.raises(OperatingPointError, match=r"align.mode was 'off' and is 'auto'"):
         _point().apply(DetectConfig())
+    other = "openvino" if chosen(OFF.predict)[0] == "torch" else "torch"
     for changed in ({"gsd": 0.7}, {"radiometry": "linear"}, {"unaligned": "mask"},
                     {"tiling": TilingConfig(tile_size=512)}, {"tiling": TilingConfig(overlap=32)},
-                    {"predict": PredictConfig(backend="torch")}):  # fmt: skip
+                    {"predict": PredictConfig(backend=other)}):  # fmt: skip
         with pytest.raises(OperatingPointError, match="other settings"):
             _point().apply(dataclasses.replace(OFF, **changed))
     # What this machine takes by itself is the same as what it takes when it is told.

@@ -138,7 +138,8 @@ def _point(path, **changes):
         "kind": "defect", "threshold": 0.25,
         "weights": {"name": "pcb", "architecture": card.architecture,
                     "sha256": card.tensors_sha256},
-        "settings": settings_of(config), "promise": {}, "calibration": {}, "made": {},
+        "settings": settings_of(config) | changes.pop("other", {}), "promise": {},
+        "calibration": {}, "made": {},
     } | changes  # fmt: skip
     write_operating_point(OperatingPoint(**facts), path)
     return path
@@ -150,6 +151,8 @@ def test_an_operating_point_brings_its_threshold(line, command):
     assert done.exit_code == 0, done.output
     facts = json.loads((line / "out" / "inspection.json").read_text())
     assert facts["thresholds"] == {"defect": 0.25}
+    point = json.loads((line / "p.json").read_text())
+    assert facts["settings"]["operating_point"] == point["sha256"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,7 @@ def test_an_operating_point_brings_its_threshold(line, command):
     [
         ({"weights": {"name": "x", "sha256": "0" * 64}}, (), 3, "proven for x"),
         ({"settings": {}}, (), 3, "other settings"),
-        ({}, ("--precision", "float32"), 3, "precision"),
+        ({"other": {"precision": "int4"}}, (), 3, "precision was 'int4'"),
         ({}, ("--threshold", "0.4"), 2, "brings its threshold"),
         ({}, ("--zones", "zones.geojson"), 2, "above the proven"),
     ],

@@ -35,7 +35,10 @@ def with_operating_point(
     )
     proven = point.apply(as_detect)
     _check_zones(point, zones)
-    return replace(config, threshold=proven.threshold, predict=proven.predict)
+    return replace(
+        config, threshold=proven.threshold, predict=proven.predict,
+        operating_point=proven.operating_point,
+    )  # fmt: skip
 
 
 def _check_zones(point: OperatingPoint, zones: Sequence[Zone]) -> None:
