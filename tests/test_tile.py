@@ -38,6 +38,7 @@ from geocd.errors import (
     OutputExistsError,
 )
 from geocd.rasters.grid import Grid
+from geocd.rasters.write import RowWriter
 from geocd.testing import write_raster
 from geocd.training.datasets import LabelCoding, find_pairs, inspect_pairs
 from geocd_cli.main import main
@@ -315,6 +316,22 @@ def test_classes_of_a_column_and_of_a_raster_are_counted_from_one(pair, tmp_path
     values = {int(v) for p in (tmp_path / "v/label").iterdir()
               for v in np.unique(np.asarray(Image.open(p)))}  # fmt: skip
     assert values <= {0, 2, 255}
+
+
+def test_a_change_map_of_detect_is_a_label(pair, tmp_path):
+    folder, _, _, truth = pair
+    codes = np.where(truth == 1, 2, 0).astype(np.uint8)
+    codes[:, 200:] = 255
+    grid = Grid(CRS.from_string(UTM), PLACE, *SHAPE)
+    with RowWriter(tmp_path / "map.tif", grid, bands=("change",),
+                   colours={2: (9, 9, 9, 255)}) as writer:  # fmt: skip
+        writer.write(codes[None])
+    index = _tile(folder, tmp_path / "c", labels=tmp_path / "map.tif").index
+    assert index.share_change.max() > 0.1
+    columns = np.arange(SHAPE[1])
+    for row in index.itertuples():
+        seen = columns[row.col : row.col + 32]
+        assert row.known == pytest.approx(((seen >= 40) & (seen < 200)).mean())
 
 
 def test_outside_the_area_of_complete_labels_nothing_is_known(pair, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyogrio
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from shapely.geometry.base import BaseGeometry
@@ -23,6 +24,7 @@ from geocd.errors import ConfigError, InputError
 from geocd.rasters.grid import Grid, reproject_geometry
 from geocd.rasters.scene import Scene
 from geocd.training.datasets.coding import LabelCoding
+from geocd.training.datasets.files import opened
 from geocd.training.datasets.manifest import GeoreferencedPair
 from geocd.training.datasets.scenes import Label, open_label
 from geocd.training.tiles import IGNORE
@@ -98,6 +100,13 @@ class ChipLabels:
         )
 
     def _outline(self) -> tuple[BaseGeometry, CRS | None]:
+        if not self.vector and self.path.is_file():
+            # By its header alone: change maps have colour tables, which images may not.
+            with opened(self.path) as dataset:
+                placed = not dataset.transform.is_identity
+                transform = dataset.transform if placed else Affine.scale(1, -1)
+                grid = Grid(dataset.crs, transform, dataset.height, dataset.width)
+            return grid.footprint, grid.crs
         if not self.vector:
             scene = Scene.open(self.path)
             return scene.footprint(scene.crs), scene.crs
