@@ -62,23 +62,34 @@ def places_over_time(changes: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
         changes: as in `without_duplicates`.
     """
     groups = _groups(len(changes), *_overlapping(changes))
-    rows: list[dict[str, Any]] = []
-    shapes = changes.geometry.to_numpy()
-    for _, place in pd.DataFrame(changes).groupby(groups, sort=True):
-        spans = sorted({f"{a}/{b}" for a, b in zip(place.before_date, place.after_date,
-                                                  strict=True)})  # fmt: skip
-        earliest = place.sort_values(["after_date", "before_date"]).iloc[0]
-        rows.append({
-            "last_before": earliest["before_date"], "first_seen": earliest["after_date"],
-            "last_seen": place["after_date"].max(), "times": len(spans),
-            "kinds": ",".join(sorted(set(place["kind"]))), "spans": " ".join(spans),
-            "geometry": shapely.union_all(shapes[changes.index.get_indexer(place.index)]),
-        })  # fmt: skip
-    names = ["last_before", "first_seen", "last_seen", "times", "kinds", "spans", "geometry"]
-    table = pd.DataFrame(rows, columns=names)
-    outlines = as_multipolygons(np.array(table["geometry"].tolist(), dtype=object))
-    return geopandas.GeoDataFrame(table.drop(columns="geometry"), geometry=outlines,
+    table = pd.DataFrame(
+        {name: changes[name].to_numpy(str) for name in ("before_date", "after_date", "kind")}
+    ).assign(place=groups)
+    table["span"] = table["before_date"] + "/" + table["after_date"]
+    spans, kinds = (
+        table.drop_duplicates(["place", name]).sort_values(["place", name]).groupby("place")[name]
+        for name in ("span", "kind")
+    )
+    earliest = table.sort_values(["place", "after_date", "before_date"]).groupby("place").first()
+    rows = pd.DataFrame({
+        "last_before": earliest["before_date"], "first_seen": earliest["after_date"],
+        "last_seen": table.groupby("place")["after_date"].max(), "times": spans.size(),
+        "kinds": kinds.agg(",".join), "spans": spans.agg(" ".join),
+    })  # fmt: skip
+    outlines = as_multipolygons(_united(np.asarray(changes.geometry, dtype=object), groups))
+    return geopandas.GeoDataFrame(rows.reset_index(drop=True), geometry=outlines,
                                   crs=changes.crs)  # fmt: skip
+
+
+def _united(shapes: NDArray[Any], groups: Ints) -> NDArray[Any]:
+    """The union of the shapes of each group, in the order of the groups."""
+    order = np.argsort(groups, kind="stable")
+    _, begin, count = np.unique(groups[order], return_index=True, return_counts=True)
+    united = shapes[order][begin]
+    for place in np.flatnonzero(count > 1):
+        members = order[begin[place] : begin[place] + count[place]]
+        united[place] = shapely.union_all(shapes[members])
+    return united
 
 
 def _overlapping(changes: geopandas.GeoDataFrame) -> tuple[Ints, Ints]:
