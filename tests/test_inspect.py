@@ -59,6 +59,17 @@ def test_a_part_that_lies_elsewhere_than_the_rest_is_not_aligned():
     assert "upper left" in Register(GOLDEN, usable=np.ones(SHAPE, bool), max_shift=20)(torn).reason
 
 
+def test_stripes_leave_the_place_along_them_open():
+    stripes = np.full(SHAPE, 235, np.uint8)
+    for left in (10, 47, 71, 120, 133, 180, 222):
+        stripes[:, left : left + 7] = 20
+    found = Register(stripes, usable=np.ones(SHAPE, bool), max_shift=20)(
+        photograph(stripes, shift=(0, 3), noise=4)
+    )
+    assert not found.proven
+    assert "leave its place open" in found.reason
+
+
 def test_a_golden_without_edges_is_refused():
     with pytest.raises(InputError, match="edges in 0 of"):
         inspector([np.full(SHAPE, 200, np.uint8)])

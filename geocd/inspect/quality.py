@@ -160,7 +160,11 @@ class Quality:
         limit = PLAIN * 2 * self._contrast * max(light.gain, 0.1)
         far = ((apart > limit) & seen & self._usable).astype(np.uint8)
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (PLAIN_DISC, PLAIN_DISC))
-        return np.asarray(cv2.morphologyEx(far, cv2.MORPH_OPEN, disc) > 0)
+        # At the frame, too, all of the disc must fit in: pictures end there, parts do not.
+        opened = cv2.morphologyEx(
+            far, cv2.MORPH_OPEN, disc, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)
+        )
+        return np.asarray(opened > 0)
 
 
 def _smoothed(gray: Gray) -> Float32:

@@ -58,9 +58,9 @@ _LEAST_AGREEING = 0.5
 """Least share of the blocks that must agree; of images of other parts, 0.15 at most did."""
 _REGIONS = 3
 """The golden is cut into so many regions each way; no region may disagree as a whole."""
-_LEAST_REGION = 1 / 3
+_LEAST_REGION = 0.25
 """Least share of the blocks of a region that must agree."""
-_FEW_BLOCKS = 6
+_FEW_BLOCKS = 12
 """Blocks without which a region says nothing."""
 _UNSURE_PX = 2.0
 """Standard deviation of the position of a corner, in pixels, beyond which it is not known."""
@@ -454,21 +454,23 @@ class _Blocks:
         across: unit vector across the block's edges, shape (n, 2).
         away: distance across the edges, in pixels of the scale, shape (n,).
         score: correlation, shape (n,).
+        corner: texture along the edges, as a share of that across, 0..1, shape (n,).
     """
 
     position: FloatArray
     across: FloatArray
     away: FloatArray
     score: FloatArray
+    corner: FloatArray
 
     @classmethod
     def empty(cls) -> _Blocks:
-        return cls(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0))
+        return cls(np.empty((0, 2)), np.empty((0, 2)), *np.empty((3, 0)))
 
     def joined(self, other: _Blocks) -> _Blocks:
         return _Blocks(*(
             np.concatenate([getattr(self, name), getattr(other, name)])
-            for name in ("position", "across", "away", "score")
+            for name in ("position", "across", "away", "score", "corner")
         ))  # fmt: skip
 
 
@@ -499,7 +501,8 @@ def _judge(scale: _Scale, image: Float32, numbers: FloatArray, chosen: MaskArray
     cov, vx, vy = (_sums(x * y) - sx * sy / n, _sums(x * x) - sx**2 / n, _sums(y * y) - sy**2 / n)
     score = cov / np.sqrt(np.maximum(vx * vy, 1e-3))
     position = np.column_stack([_sums(scale.xy[seen][:, k]) / n for k in (0, 1)])
-    return _Blocks(position, across, pull / np.maximum(energy, 1e-9), score)
+    corner = np.clip((xx + yy - energy) / np.maximum(energy, 1e-9), 0, 1)
+    return _Blocks(position, across, pull / np.maximum(energy, 1e-9), score, corner)
 
 
 def _correlation(a: Float32, b: Float32) -> float:
@@ -515,13 +518,18 @@ def _unsureness(
 ) -> float:
     """Standard deviation of the position of the worst corner, in pixels of the image.
 
-    Each block that agrees is one measurement, along one direction, as exact as all of them are.
+    Each block that agrees is one measurement across its edges, as exact as all of them are, and
+    one along them, as exact as its corners allow.
     """
     if agrees.sum() < _LEAST_BLOCKS:
         return math.inf
     u, v = ((verdict.position[agrees] - scale.centre) / scale.reach).T
     ex, ey = verdict.across[agrees].T
-    design = np.column_stack([ex * u + ey * v, ey * u - ex * v, ex, ey])
+    root = np.sqrt(verdict.corner[agrees])
+    design = np.concatenate([
+        np.column_stack([x * u + y * v, y * u - x * v, x, y])
+        for x, y in ((ex, ey), (-ey * root, ex * root))
+    ])  # fmt: skip
     normal = design.T @ design
     if np.linalg.cond(normal) > 1e9:
         return math.inf
