@@ -247,6 +247,16 @@ def test_a_blob_stands_as_the_buildings_around_it_do():
     assert off[1] < min(3, off[0])
 
 
+def test_specks_stay_as_they_are_and_have_no_say():
+    blob = _as_seen_by_a_network(_placed(shapely.box(0, 0, 44, 26), 27))
+    specks = np.zeros((SIZE, SIZE), np.uint8)
+    specks[2:8:3, 2:110:3] = 1
+    outlines = np.concatenate([blob, _outlines(cv2.connectedComponents(specks)[1])])
+    alone, among = _drawn_as_a_whole(blob)[2], _drawn_as_a_whole(outlines)[2]
+    assert among.regularized.tolist() == [True] + [False] * (len(outlines) - 1)
+    assert shapely.equals_exact(alone.polygons[0], among.polygons[0], tolerance=1e-9)
+
+
 @pytest.mark.parametrize("angle", [0, 17, 30, 45])
 @pytest.mark.parametrize("name", SLANTED)
 def test_what_has_no_right_angles_has_none_as_a_whole_either(name, angle):

@@ -31,6 +31,8 @@ _UNITS = (7, 10, 14)
 """Sides are fitted in units of which an object is so many wide; fewer: simpler drawings."""
 _DIRECTION_UNITS = 10
 """Units, as above, in which the direction of an object is told."""
+_LEAST_SIZE = 7.0
+"""Root of the area, in pixels, of the smallest object: below, steps of pixels are all there is."""
 _OVERLAP = 0.85
 """Least intersection over union of a drawing and the simplified outline; discs reach 0.84."""
 _AREA_CHANGE = 0.10
@@ -58,10 +60,11 @@ def with_rough_ones(
 ) -> Regularized:
     """The drawings, with right angles for objects that are buildings only when seen as a whole.
 
-    An object that has its simplified outline so far gets right angles if the drawing is valid,
-    covers the same ground (intersection over union of at least 0.85), keeps its area within
-    10 %, and if the object has no long slanting side and is no ellipse. Its direction is voted
-    by itself and by the objects around it, those with clear walls having more say.
+    An object of 49 pixels and more that has its simplified outline so far gets right angles if
+    the drawing is valid, covers the same ground (intersection over union of at least 0.85) and
+    keeps its area within 10 %, and if the object has no long slanting side and is no ellipse.
+    Its direction is voted by itself and by the objects around it, those with clear walls having
+    more say.
 
     Args:
         outlines: valid MultiPolygons along pixel edges, shape (n,), in pixels.
@@ -69,13 +72,16 @@ def with_rough_ones(
         drawn: what `regularize` made of them.
         aspect: height of a pixel on the ground over its width.
     """
-    rest = np.flatnonzero(~drawn.regularized)
-    if not len(rest):
-        return drawn
     before, now = scaled(simplified, aspect), scaled(drawn.polygons, aspect)
     size = np.sqrt(shapely.area(before))
-    direction, weight = _told_directions(outlines, now, drawn.regularized, size, aspect)
-    direction = _voted(shapely.centroid(now), direction, weight * size, np.median(size))
+    rest = np.flatnonzero(~drawn.regularized & (size >= _LEAST_SIZE))
+    if not len(rest):
+        return drawn
+    direction, weight = _told_directions(outlines, now, drawn.regularized, rest, size, aspect)
+    voters = drawn.regularized.copy()
+    voters[rest] = True
+    width = float(np.median(size[voters]))
+    direction = _voted(shapely.centroid(now), direction, weight * size, width)
     polygons, flags = drawn.polygons.copy(), drawn.regularized.copy()
     for some in _batches(rest[_may_be_building(before[rest], direction[rest])]):
         for units in _UNITS:
@@ -93,14 +99,17 @@ def _batches(members: Ints) -> Iterator[Ints]:
 
 
 def _told_directions(
-    outlines: Geometries, now: Geometries, regular: Flags, size: Floats, aspect: float
+    outlines: Geometries, now: Geometries, regular: Flags, rest: Ints, size: Floats, aspect: float
 ) -> tuple[Floats, Floats]:
-    """The direction that each object has by itself, in radians, and how clearly, 0..1."""
-    direction, weight = np.zeros(len(outlines)), np.ones(len(outlines))
+    """The direction that each object has by itself, in radians, and how clearly, 0..1.
+
+    The others, which are neither regular nor of the rest, have none.
+    """
+    direction, weight = np.zeros(len(outlines)), regular.astype(float)
     sure = np.flatnonzero(regular)
     if len(sure):
         direction[sure] = longest_side(now[sure])
-    for some in _batches(np.flatnonzero(~regular)):
+    for some in _batches(rest):
         steps = _in_units(Steps.of(outlines[some], aspect), _units(size[some], _DIRECTION_UNITS))
         told, along, _ = directions(steps, _rings(steps), len(some))
         direction[some] = told
