@@ -24,6 +24,8 @@ _HOME = {
     "DetectResult": "geocd.result",
     "GeocdError": "geocd.errors",
     "GeocdWarning": "geocd.errors",
+    "InspectConfig": "geocd.config",
+    "Inspector": "geocd.inspect",
     "PredictConfig": "geocd.config",
     "TilingConfig": "geocd.config",
     "VectorizeConfig": "geocd.config",
@@ -41,6 +43,8 @@ __all__ = [
     "DetectResult",
     "GeocdError",
     "GeocdWarning",
+    "InspectConfig",
+    "Inspector",
     "PredictConfig",
     "TilingConfig",
     "VectorizeConfig",
@@ -57,12 +61,14 @@ if TYPE_CHECKING:
     from geocd.config import (
         AlignConfig,
         DetectConfig,
+        InspectConfig,
         PredictConfig,
         TilingConfig,
         VectorizeConfig,
     )
     from geocd.coregistration import CoregisterResult, coregister
     from geocd.errors import GeocdError, GeocdWarning
+    from geocd.inspect import Inspector
     from geocd.models import load_weights
     from geocd.pipeline import detect
     from geocd.result import DetectResult

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar, get_args
 
 import click
 
-from geocd.config import GoldenRule, InspectConfig, PerClass, PredictConfig
+from geocd.config import GoldenRule, InspectConfig, PerClass, PredictConfig, TilingConfig
 from geocd.errors import ConfigError, GeocdError
 from geocd_cli import options
 from geocd_cli.reporting import StageProgress, translate_errors
@@ -66,6 +66,8 @@ def _errors_judge_nothing(command: Callable[P, T]) -> Callable[P, T]:
 )  # fmt: skip
 @options.threshold
 @options.operating_point
+@options.tile_size
+@options.overlap
 @click.option(
     "--zones", type=click.Path(path_type=Path), metavar="GEOJSON",
     help="Polygons in pixels of the golden, with limits of their own, or that exclude.",
@@ -109,7 +111,8 @@ def _errors_judge_nothing(command: Callable[P, T]) -> Callable[P, T]:
 @running_in_full
 def inspect(
     samples: tuple[Path, ...], goldens: tuple[str, ...], output: Path, weights: str,
-    threshold: PerClass | None, operating_point: Path | None, zones: Path | None,
+    threshold: PerClass | None, operating_point: Path | None, tile_size: int, overlap: int,
+    zones: Path | None,
     mm_per_pixel: float | None, golden_rule: GoldenRule, min_area: float, max_shift: float,
     border: float, min_sharpness: float, white: int, watch: bool, overwrite: bool, quiet: bool,
     as_json: bool, predict: PredictConfig,
@@ -129,6 +132,7 @@ def inspect(
         threshold=threshold, golden_rule=golden_rule, min_area=min_area,
         mm_per_pixel=mm_per_pixel, white=white, border=border, max_shift=max_shift,
         min_sharpness=min_sharpness, predict=predict,
+        tiling=TilingConfig(tile_size=tile_size, overlap=overlap),
     )  # fmt: skip
     from geocd.inspect import Inspector, Verdict, read_zones
     from geocd.inspect.promise import with_operating_point

@@ -171,7 +171,7 @@ class Inspector:
         nearest = self.goldens.nearest(aligned, seen)
         used = everyone if self.config.golden_rule == "union" else (nearest,)
         lights = tuple(self.goldens.quality[n].light(aligned.gray, seen) for n in used)
-        light = self.goldens.quality[nearest].light(aligned.gray, seen)
+        light = lights[used.index(nearest)]
         measures = {
             "sharpness": self.goldens.quality[0].sharpness(frame.gray, found.motion),
             "contrast": light.gain,
