@@ -269,7 +269,8 @@ def _check_labels(path: Path, units: pd.DataFrame) -> None:
         first = ", ".join(str(u) for u in units.loc[missing, "unit"].head())
         raise InputError(
             f"{path}: {int(missing.sum())} of {len(labels)} units have no label (the first: "
-            f"{first}); fill in the column reference with one of {', '.join(LABELS)}"
+            f"{first}); fill in the column reference with one of {', '.join(LABELS)}, or give what "
+            "the page of geocd sample exported (--labels)"
         )
     known = labels.astype(str).str.strip().str.lower().isin(LABELS)
     if not known.all():
