@@ -115,12 +115,8 @@ def link(data: Path, products: Sequence[str], folder: Path) -> None:
 
 
 def tiling_of(options: argparse.Namespace) -> TilingConfig:
-    """The windows: those of inspection, if none are asked for."""
-    usual = InspectConfig().tiling
-    return TilingConfig(
-        tile_size=options.tile or usual.tile_size,
-        overlap=usual.overlap if options.overlap is None else options.overlap,
-    )
+    """The windows, of the calibration as of the inspections."""
+    return TilingConfig(tile_size=options.tile_size, overlap=options.overlap)
 
 
 def operating_point(options: argparse.Namespace) -> tuple[float, str]:
@@ -203,10 +199,8 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, threshold: float) -> None:
         self.config = InspectConfig(threshold=threshold, tiling=tiling_of(options))
-        side = self.config.tiling.tile_size
-        self.predictor = open_predictor(
-            options.weights, window=(side, side), config=self.config.predict
-        )
+        window = (options.tile_size, options.tile_size)
+        self.predictor = open_predictor(options.weights, window=window, config=self.config.predict)
 
     def inspector(self, golden: Image) -> Inspector:
         """One golden's."""
@@ -323,8 +317,8 @@ def main() -> None:
     parser.add_argument("--products", nargs="+", default=["13000", "44000"])
     parser.add_argument("--calibration", nargs="+", default=["77000", "92000"])
     parser.add_argument("--threshold", type=float, help="leaves the calibration out")
-    parser.add_argument("--tile", type=int, help="side of a window, pixels")
-    parser.add_argument("--overlap", type=int, help="of windows, pixels")
+    parser.add_argument("--tile-size", type=int, default=640, help="side of a window, pixels")
+    parser.add_argument("--overlap", type=int, default=64, help="of windows, pixels")
     parser.add_argument("--timed", type=int, default=40, help="samples that are timed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)

@@ -486,9 +486,7 @@ class InspectConfig:
     """Largest standard deviation of the noise, as a share of that of the golden's grey values."""
     max_unlike: float = 0.15
     """Largest share of a sample that may plainly differ from the golden."""
-    tiling: TilingConfig = field(default_factory=lambda: TilingConfig(tile_size=640))
-    """Larger windows than those of detect: pictures of parts are small, and nothing that windows
-    share is worked out twice."""
+    tiling: TilingConfig = field(default_factory=TilingConfig)
     predict: PredictConfig = field(default_factory=lambda: PredictConfig(first_look=False))
 
     def __post_init__(self) -> None:
