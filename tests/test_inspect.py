@@ -13,7 +13,7 @@ from boards import BOARD, GOLDEN, SHAPE, bad, good, inspector, save
 
 from geocd.config import InspectConfig, PredictConfig
 from geocd.errors import ConfigError, InputError
-from geocd.inspect import Zone, read_zones
+from geocd.inspect import Verdict, Zone, read_zones
 from geocd.inspect.register import Register
 from geocd.testing.boards import DEFECTS, paint_board, photograph
 
@@ -126,6 +126,14 @@ def test_what_is_too_small_to_count_is_told_and_does_not_reject():
     lenient = inspector(config=InspectConfig(min_area=1000)).judge(sample)
     assert lenient.word == "pass"
     assert [d.counts for d in lenient.defects] == [False]
+
+
+def test_lines_hold_numbers_that_json_has():
+    verdict = Verdict("a", "cannot judge", measures={"noise": math.inf, "contrast": 0.5})
+    assert verdict.to_dict()["measures"] == {"noise": None, "contrast": 0.5}
+    lost = inspector().judge(np.zeros(SHAPE, np.uint8)).to_dict()
+    assert "NaN" not in json.dumps(lost)
+    assert lost["registration"]["residual_px"] is None
 
 
 # Doubt is never a pass

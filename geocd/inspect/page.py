@@ -159,7 +159,7 @@ def _facts(entry: dict[str, Any]) -> str:
     if lies is None or not lies["proven"]:
         return "not aligned, as it was taken"
     x, y = lies["shift_px"]
-    sharp = entry["measures"].get("sharpness", 0.0)
+    sharp = entry["measures"].get("sharpness") or 0.0
     return (
         f"moved {x:+.1f}, {y:+.1f} px, turned {lies['turn_degrees']:+.2f}°, residual "
         f"{lies['residual_px']:.2f} px, sharpness {sharp:.0%}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -95,7 +96,7 @@ class Verdict:
         return self.word == PASS
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without pictures."""
+        """JSON-ready, without pictures; numbers that are none are None."""
         return {
             "name": self.name,
             "verdict": self.word,
@@ -103,13 +104,18 @@ class Verdict:
             "defects": [defect.to_dict(self.mm_per_pixel) for defect in self.defects],
             "golden": self.golden,
             "registration": None if self.registration is None else self.registration.to_dict(),
-            "measures": {name: round(value, 4) for name, value in self.measures.items()},
+            "measures": {name: _finite(value) for name, value in self.measures.items()},
         }
 
     def __str__(self) -> str:
         if self.passed:
             return f"{self.name}: pass"
         return f"{self.name}: {self.word}: {'; '.join(self.reasons)}"
+
+
+def _finite(value: float) -> float | None:
+    """A number that JSON has, or none."""
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def cannot_judge(name: str, *reasons: str, registration: Registration | None = None) -> Verdict:
