@@ -11,7 +11,7 @@ import pytest
 import shapely
 from boards import BOARD, GOLDEN, SHAPE, bad, good, inspector, save
 
-from geocd.config import InspectConfig, PredictConfig
+from geocd.config import InspectConfig, PredictConfig, TilingConfig
 from geocd.errors import ConfigError, InputError
 from geocd.inspect import Verdict, Zone, read_zones
 from geocd.inspect.register import Register
@@ -246,6 +246,18 @@ def test_transparent_pictures_are_not_judged(tmp_path):
     holed = save(tmp_path / "b.png", np.dstack([GOLDEN] * 3 + [alpha]))
     assert inspector().judge(opaque).word == "pass"
     assert "transparent" in inspector().judge(holed).reasons[0]
+
+
+def test_windows_go_to_the_network_in_batches_and_the_batch_changes_nothing():
+    sample = bad(["hole"], shift=(2, 1))
+    tiling = TilingConfig(tile_size=64, overlap=16)  # 5 x 5 windows
+    scores = []
+    for size, calls in ((8, 4), (25, 1)):
+        predict = PredictConfig(first_look=False, batch_size=size)
+        one = inspector(config=InspectConfig(tiling=tiling, predict=predict))
+        scores.append(one.judge(sample).scores)
+        assert one.predictor.calls == calls
+    np.testing.assert_array_equal(*scores)
 
 
 # Several goldens

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geocd.config import NOT_OBSERVED, InspectConfig, thresholds_of
+from geocd.config import NOT_OBSERVED, DetectConfig, InspectConfig, thresholds_of
 from geocd.errors import ConfigError, GeocdError
 from geocd.inspect.defects import find_defects, threshold_levels
 from geocd.inspect.frame import Frame
@@ -21,9 +21,10 @@ from geocd.inspect.quality import Light
 from geocd.inspect.register import Registration
 from geocd.inspect.verdict import CANNOT_JUDGE, PASS, REJECT, Verdict, cannot_judge
 from geocd.inspect.zones import Zone, map_zones
-from geocd.models.files import bundled_weights
+from geocd.models.files import bundled_weights, find_weights, read_card
 from geocd.predict.backends import open_predictor
 from geocd.predict.flow import prefetch
+from geocd.predict.memory import fit_batch
 from geocd.predict.predictor import Predictor
 from geocd.tiling.stitch import Stitcher
 from geocd.tiling.windows import Window, split
@@ -96,6 +97,7 @@ class Inspector:
         self.all_zones = tuple(zones)
         self.zones = map_zones(self.all_zones, self.shape)
         self.goldens = Goldens(frames, self.zones.excluded, max_shift=config.max_shift)
+        self._batch = config.predict.batch_size
         self.predictor = self._open(network)
         self.card = card = self.predictor.card
         self.classes = card.change_classes
@@ -115,7 +117,11 @@ class Inspector:
             return network
         side = self.config.tiling.tile_size
         window = (min(side, self.shape[0]), min(side, self.shape[1]))
-        return open_predictor(str(network), window=window, config=self.config.predict)
+        predict, card = self.config.predict, read_card(find_weights(str(network)))
+        as_detect = DetectConfig(tiling=self.config.tiling, predict=predict)
+        self._batch = fit_batch(self.shape, card, as_detect)
+        predict = replace(predict, batch_size=self._batch)
+        return open_predictor(str(network), window=window, config=predict)
 
     def judge(self, sample: Picture, *, name: str | None = None) -> Verdict:
         """The verdict on one sample; never an exception for what is wrong with it.
@@ -240,7 +246,8 @@ class Inspector:
         # What was not seen looks as on the golden; elsewhere it would look like a defect.
         channels = np.where(seen, channels, self._channels[golden])
         before, after = self._golden_windows[golden], _cut(channels, self._windows)
-        levels = self.predictor(before, after)
+        parts = [slice(k, k + self._batch) for k in range(0, len(after), self._batch)]
+        levels = np.concatenate([self.predictor(before[part], after[part]) for part in parts])
         stitcher = Stitcher(self.shape, len(self.classes), self.config.tiling)
         rows = []
         for index, (window, level) in enumerate(zip(self._windows, levels, strict=True)):
