@@ -71,7 +71,7 @@ def test_a_run_leaves_a_line_and_pictures_of_every_sample(line):
     assert len(entries[1]["defects"]) == 2
     facts = json.loads((line / "out" / "inspection.json").read_text())
     assert facts["weights"]["name"] == "pcb"
-    assert facts["thresholds"] == {"defect": 0.5}
+    assert facts["thresholds"] == {"defect": read_card(find_weights("pcb")).thresholds[0]}
 
 
 def test_results_are_not_overwritten_unasked(line):
