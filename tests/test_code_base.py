@@ -51,5 +51,6 @@ def test_the_wheel_holds_two_packages_the_weights_and_the_styles(tmp_path):
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"geocd", "geocd_cli"}
     for wanted in ("weights/geocd-vhr.safetensors", "styles/changes.qml", "recipes/geocd-vhr.toml",
-                   "assets/report.html", "leaflet/LICENSE", "geocd/py.typed"):  # fmt: skip
+                   "assets/report.html", "assets/labelling.html", "leaflet/LICENSE",
+                   "geocd/py.typed"):  # fmt: skip
         assert any(n.endswith(wanted) for n in names), wanted
