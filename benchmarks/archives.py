@@ -1,6 +1,7 @@
 """How fast an archive is indexed, and how much of a run is scheduling.
 
 python benchmarks/archives.py index --files 2000
+python benchmarks/archives.py hand-out --units 100000
 python benchmarks/archives.py schedule --units 100000 --seconds 0.001 --workers 2
 """
 
@@ -18,10 +19,12 @@ import pyarrow.parquet
 from affine import Affine
 
 from geocd.archive.index import index_archive
+from geocd.archive.jobs import Shard, ToDo
 from geocd.archive.plan import plan_archive
 from geocd.archive.rules import PlanRules
 from geocd.archive.run import run_plan
 from geocd.archive.unit import Job, Outcome
+from geocd.config import DetectConfig
 from geocd.testing import write_raster
 from geocd.testing.archives import paint_archive
 
@@ -71,6 +74,22 @@ def schedule(units: int, seconds: float, workers: int) -> None:
           f"{again.before} had been done, {resumed:.1f} s")  # fmt: skip
 
 
+def hand_out(units: int) -> None:
+    """What reading a plan and handing it out takes, without anybody who does the units."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _plan_of(units, folder)
+        (folder / "out" / "units").mkdir(parents=True)
+        before, busy = _resident(), time.process_time()
+        todo = ToDo(folder / "p.parquet", folder / "out", Shard(1, 1), "settings", DetectConfig(),
+                    retry_failed=False, keep_free=0)  # fmt: skip
+        handed_out = sum(1 for _ in todo)
+        busy = time.process_time() - busy
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{handed_out} units handed out: {before:.0f} MB before, {most:.0f} MB at most, "
+          f"{1000 * busy / units:.2f} ms of one core a unit")  # fmt: skip
+
+
 def _plan_of(units: int, folder: Path) -> None:
     """A plan of so many units; made in pieces, so that this takes no memory to speak of."""
     paint_archive(folder / "tiles")
@@ -97,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
     what.add_parser("index").add_argument("--files", type=int, default=2000)
+    what.add_parser("hand-out").add_argument("--units", type=int, default=100_000)
     scheduling = what.add_parser("schedule")
     scheduling.add_argument("--units", type=int, default=200)
     scheduling.add_argument("--seconds", type=float, default=0.05)
@@ -104,6 +124,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "index":
         index(arguments.files)
+    elif arguments.what == "hand-out":
+        hand_out(arguments.units)
     else:
         schedule(arguments.units, arguments.seconds, arguments.workers)
 
