@@ -29,8 +29,8 @@ _LOOK = 1.0
 
 _GONE = "the scheduler went away; what is done is kept: start one and run the same command again"
 _STRANGE = (
-    "the workers do not understand what they are sent; they need the same versions of Python, "
-    "geocd and Dask as are here"
+    "the scheduler does not understand what it is sent; it and its workers need the same versions "
+    "of Python, geocd and Dask as are here"
 )
 _turn = threading.Lock()
 
@@ -136,7 +136,7 @@ class Cluster:
         Workers may come and go; while there is none, this waits.
 
         Raises:
-            BackendError: the scheduler went away, or the workers have another geocd.
+            BackendError: the scheduler went away, or has no geocd, or another one.
         """
         flying: dict[str, tuple[Job, str]] = {}  # by key: what is done, and where
         ended: SimpleQueue[Any] = SimpleQueue()
