@@ -94,11 +94,13 @@ class TestNetworkContract:
         with torch.inference_mode():
             answers = network.answers(before, after)
             assert torch.equal(answers.logits[-1], network(before, after))
+            alone = network.encode(after) if network.map_channels else []
         assert {logits.shape for logits in answers.logits} == {(1, 2, *before.shape[2:])}
         assert tuple(m.shape[1] for m in answers.maps) == network.map_channels
         for i, m in enumerate(answers.maps, start=1):
             assert m.shape[0] == 2
             assert m.shape[2:] == tuple(side // 2**i for side in before.shape[2:])
+            torch.testing.assert_close(alone[i - 1], m[1:])
 
     def test_the_seed_decides_the_weights(self, name, options):
         def build(seed):

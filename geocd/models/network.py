@@ -46,3 +46,10 @@ class ChangeNetwork(nn.Module):
     def answers(self, before: Tensor, after: Tensor) -> Answers:
         """Everything that training can supervise, of two images (B, bands, H, W)."""
         return Answers([self(before, after)])
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """The encoder's maps of single dates (B, bands, H, W), as in ``answers``.
+
+        Only networks that declare ``map_channels`` can.
+        """
+        raise NotImplementedError

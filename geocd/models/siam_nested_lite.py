@@ -208,8 +208,13 @@ class SiamNestedLite(ChangeNetwork):
 
     def answers(self, before: Tensor, after: Tensor) -> Answers:
         """Logits, and the encoder's maps of both dates."""
-        maps = self.encoder(torch.cat([before, after]))  # (2B, C, H/s, W/s) each
+        maps = self.encode(torch.cat([before, after]))  # (2B, C, H/s, W/s) each
         return Answers([self.decode(before, after, maps)], maps)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """The encoder's maps of single dates (B, bands, H, W)."""
+        maps: list[Tensor] = self.encoder(images)
+        return maps
 
 
 def load_imagenet_encoder(network: SiamNestedLite) -> None:

@@ -105,6 +105,10 @@ class _NestedBackbone(ChangeNetwork):
             features.append(self.get_submodule(f"conv{i}_0")(pooled))
         return features
 
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """The encoder's maps of single dates (B, bands, H, W), from stride 2 on."""
+        return self._encode(images, DEPTH)[1:]
+
     def _encode_dates(
         self, before: Tensor, after: Tensor
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

@@ -199,10 +199,8 @@ class TrainingTask(nn.Module):
     def segment(self, images: Tensor) -> Tensor:
         """Scores (N, planes, H, W), 0..1, of what stands on single dates (N, 3, H, W), uint8."""
         assert self.auxiliary is not None
-        normal = self.normal(images)
-        maps = self.network.answers(normal, normal).maps
-        half = [m.chunk(2)[0] for m in maps]
-        scores = self.auxiliary(half).float().sigmoid()
+        maps = self.network.encode(self.normal(images))
+        scores = self.auxiliary(maps).float().sigmoid()
         return F.interpolate(scores, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
