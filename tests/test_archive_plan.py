@@ -168,6 +168,19 @@ def test_windows_of_neighbouring_units_lie_on_one_lattice(painted_index, tmp_pat
             assert (side + unit.margin_before + unit.margin_after - 256) % 192 == 0
 
 
+def test_images_that_are_read_coarser_are_cut_by_the_pixels_that_are_read(tmp_path):
+    for date in FOUR[:2]:
+        _tile(tmp_path / "t", date, gsd=0.1)
+    rules = PlanRules(unit_size=192)
+    assert [rules.finer(gsd) for gsd in (0.1, 0.2501, 0.4998, 0.6, 5.0)] == [5, 2, 1, 1, 1]
+    units = _plan(tmp_path, unit_size=192).units
+    # 200 m are 2000 pixels, 400 of them as they are read, which is three units or less each way.
+    assert 4 <= len(units) <= 9
+    assert set(units["height"]) | set(units["width"]) <= {960}
+    # A window of 256 of the pixels that are read, wherever it begins, lies within what is seen.
+    assert (units[["margin_before", "margin_after"]] >= 5 * 256).all(axis=None)
+
+
 def test_an_archive_that_grows_keeps_the_units_it_has(tmp_path):
     for date in FOUR[:2]:
         _tile(tmp_path / "t", date)

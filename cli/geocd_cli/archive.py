@@ -119,6 +119,7 @@ def index(
     "--seconds-per-megapixel", type=float, default=PlanRules().seconds_per_megapixel,
     show_default=True, help="What the estimated time rests on.",
 )  # fmt: skip
+@options.weights
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the plan, .png.")
 @options.overwrite
 @options.quiet

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import shapely
 from affine import Affine
 from rasterio.crs import CRS
+from shapely.geometry.base import BaseGeometry
 
-from geocd.rasters.grid import Grid
+from geocd.rasters.grid import Grid, reproject_geometry
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -29,27 +31,37 @@ def core_grid(unit: Mapping[str, Any]) -> Grid:
 def whole_pair(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """All units of a pair as one: a row of a plan without margins, with every tile they see.
 
-    Its ground is that of the units, as far as before's tiles reach: what `detect` would measure
-    on if the tiles were one file each date.
+    Its ground is that of the units, as far as the tiles of both dates reach: what `detect` would
+    measure on if the tiles were one file each date.
 
     Args:
         units: rows of a plan.
     """
     sides = {role: _all_tiles(units, role) for role in ("before", "after")}
-    tiles = [
-        Grid(None, Affine(*transform), height, width)
-        for *_, transform, height, width in sides["before"]["tiles"]
-    ]
     grid = grid_around([core_grid(unit) for unit in units])
-    reach = shapely.box(*shapely.total_bounds([tile.footprint for tile in tiles]))
-    span = grid.slices_over(reach)
+    before, after = (_reach(side, grid.crs) for side in sides.values())
+    span = grid.slices_over(shapely.intersection(shapely.box(*before.bounds), after))
     if span is not None:
         grid = grid.crop(*span)
+    # Counted from a tile, not from far away, so that the transform is that of the tile to the bit.
+    tile = Affine(*sides["before"]["tiles"][0][3])
+    col, row = ~tile @ (grid.transform.c, grid.transform.f)
+    grid = replace(grid, transform=tile @ Affine.translation(round(col), round(row)))
     return {
         "pair": units[0]["pair"], "crs": units[0]["crs"], "transform": list(grid.transform[:6]),
         "height": grid.height, "width": grid.width, "margin_before": 0, "margin_after": 0,
         **{role: json.dumps(side) for role, side in sides.items()},
     }  # fmt: skip
+
+
+def _reach(side: Mapping[str, Any], crs: CRS | None) -> BaseGeometry:
+    """The ground in a CRS that the tiles of a date take up."""
+    own = CRS.from_user_input(side["crs"])
+    outlines = [
+        reproject_geometry(Grid(own, Affine(*place), height, width).footprint, own, crs or own)
+        for *_, place, height, width in side["tiles"]
+    ]
+    return shapely.union_all(outlines)
 
 
 def pair_hash(units: Sequence[Mapping[str, Any]]) -> str:

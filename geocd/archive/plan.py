@@ -201,14 +201,15 @@ def _units_from(
     earlier: list[_Cover] = []
     if rules.pairs == "first-last":
         earlier = [_Cover(s, scene.crs) for s in scenes if _paired(s.date, scene.date, None)]
-    own = _Cover(scene, scene.crs)
-    for row, col in _cells(own, rules.side):
-        cell = _box(scene.lattice, row * rules.side, col * rules.side, rules.side, rules.side)
+    own, finer = _Cover(scene, scene.crs), rules.finer(scene.gsd)
+    side = rules.side * finer
+    for row, col in _cells(own, side):
+        cell = _box(scene.lattice, row * side, col * side, side, side)
         ground = own.ground(cell)
         if not ground.area or _known_before(ground, earlier, cell, rules):
             continue
         for other, shared in _chosen(ground, later, cell, rules, scene.lattice.a):
-            yield _unit(own, other, (row, col), shared, shared.area / ground.area, rules)
+            yield _unit(own, other, (row, col), shared, shared.area / ground.area, rules, finer)
 
 
 class _Cover:
@@ -298,9 +299,9 @@ def _box(lattice: Affine, row: float, col: float, height: float, width: float) -
 
 def _unit(
     own: _Cover, other: _Cover, cell: tuple[int, int], shared: BaseGeometry, share: float,
-    rules: PlanRules,
+    rules: PlanRules, finer: int,
 ) -> dict[str, Any]:  # fmt: skip
-    scene, step = own.scene, rules.step
+    scene, step = own.scene, rules.step * finer
     cols, rows = _pixels(scene.lattice, shapely.bounds(shared))
     # Whole steps around the shared ground: windows stay where those of the neighbours are.
     row, col = (math.floor(first / step + 1e-6) * step for first in (rows[0], cols[0]))
@@ -309,11 +310,15 @@ def _unit(
         for last, first in ((rows[1], row), (cols[1], col))
     )
     before, after = rules.margins
+    if finer > 1:
+        # Windows begin anywhere then: all of each that touches the unit is to be seen.
+        window = max(before, rules.tiling.tile_size + rules.step) * finer
+        before, after = window, window
     grid = Grid(scene.crs, scene.lattice @ Affine.translation(col, row), height, width)
     seen = grid.crop(slice(-before, height + after), slice(-before, width + after))
     pair = hashlib.sha256(f"{scene.key} {other.scene.key}".encode()).hexdigest()[:6]
     name = f"{scene.date}_{other.scene.date}_{pair}"
-    megapixels = seen.height * seen.width / 1e6
+    megapixels = seen.height * seen.width / finer**2 / 1e6
     return {
         "unit": f"{name}_{cell[0]}_{cell[1]}", "pair": name, "before_date": scene.date,
         "after_date": other.scene.date, "crs": scene.tiles["crs"].iloc[0],

@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from geocd.config import TilingConfig
+from geocd.config import DEFAULT_WEIGHTS, TilingConfig
 from geocd.errors import ConfigError
+from geocd.models.files import find_weights, read_card
 
 SceneBy = Literal["day", "month", "year"]
 Duplicates = Literal["newest", "all"]
@@ -37,13 +38,16 @@ class PlanRules:
     scene_by: SceneBy = "day"
     """Files of one day, month or year are one date."""
     unit_size: int = 4032
-    """Side of a work unit in pixels, rounded up to whole steps of the windows."""
+    """Side of a work unit in pixels, rounded up to whole steps of the windows. Of images that are
+    read coarser than they are, those that are read count."""
     halo: int = 192
-    """Least number of pixels that a unit sees around itself."""
+    """Least number of pixels that a unit sees around itself; likewise."""
     seconds_per_megapixel: float = 1.5
     """What the estimated time rests on; depends on the machine."""
     tiling: TilingConfig = field(default_factory=TilingConfig)
     """Windows of the run to come; units begin where windows do."""
+    weights: str = DEFAULT_WEIGHTS
+    """Of the run to come: they say at which ground sample distance images are read."""
 
     def __post_init__(self) -> None:
         if not _PAIRS.fullmatch(self.pairs):
@@ -86,6 +90,16 @@ class PlanRules:
         """
         steps = max(1, math.ceil(self.halo / self.step)) * self.step
         return steps, steps + self.tiling.overlap
+
+    def finer(self, gsd: float) -> int:
+        """Pixels of a scene, each way, to one as it is read; 1 where it is read as it is or finer.
+
+        Args:
+            gsd: ground sample distance of the scene in metres.
+        """
+        least = (read_card(find_weights(self.weights)).gsd or (gsd, gsd))[0]
+        # What projections distort, and what `reading_grid` takes as it is, makes no difference.
+        return max(1, math.ceil(least / gsd - 0.05))
 
     def in_season(self, date: str) -> bool:
         """Whether an ISO date lies in the season; dates without a day do only without one."""

@@ -47,6 +47,11 @@ class DatedScene:
         a, _, c, _, e, f = self.tiles["transform"].iloc[0]
         return Affine(a, 0, c % a, 0, e, f % -e)
 
+    @property
+    def gsd(self) -> float:
+        """Ground sample distance in metres, of the tile in the middle."""
+        return float(self.tiles["gsd"].astype(float).median())
+
     def outlines(self, crs: CRS) -> NDArray[Any]:
         """Valid outlines of the tiles in a CRS."""
         shapes = self.tiles.geometry.to_numpy()
