@@ -100,7 +100,7 @@ class TestNetworkContract:
         for i, m in enumerate(answers.maps, start=1):
             assert m.shape[0] == 2
             assert m.shape[2:] == tuple(side // 2**i for side in before.shape[2:])
-            torch.testing.assert_close(alone[i - 1], m[1:])
+            torch.testing.assert_close(alone[i - 1], m[1:], atol=1e-3, rtol=0)
 
     def test_the_seed_decides_the_weights(self, name, options):
         def build(seed):
