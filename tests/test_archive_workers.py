@@ -18,7 +18,6 @@ from archive_runs import UNITS, paint_plan
 from click.testing import CliRunner
 
 from geocd.archive import workers
-from geocd.archive.journal import read_journals
 from geocd.archive.run import run_plan
 from geocd.archive.unit import Outcome
 from geocd.errors import BackendError, ConfigError
@@ -198,8 +197,8 @@ def scheduler():
     )
     processes = []
 
-    def begin(*arguments, path=sys.path):
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    def begin(*arguments):
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen([sys.executable, "-c", code, *arguments], text=True,
                                    env=environment, stdout=subprocess.PIPE,
                                    stderr=subprocess.DEVNULL)  # fmt: skip
@@ -229,12 +228,13 @@ def test_a_scheduler_that_goes_away_is_told_of_and_what_is_done_stays(plan, tmp_
     assert again.done == UNITS - 2
 
 
-def test_workers_that_do_not_know_the_work_stop_the_run_and_fail_no_unit(plan, tmp_path, scheduler):
-    _, address = scheduler()
-    scheduler(address, path=[])  # without this file
+def test_a_scheduler_that_does_not_know_the_work_stops_the_run_and_fails_no_unit():
+    pytest.importorskip("distributed")
+    cluster = workers.Cluster(1, "tcp://somewhere:8786")
+    cluster._client = SimpleNamespace(status="running")
+    error = RuntimeError("Error during deserialization of the task graph. This frequently occurs")
     with pytest.raises(BackendError, match="same versions of Python, geocd and Dask"):
-        run_plan(plan, tmp_path / "out", scheduler=address, work=_nap)
-    assert read_journals(tmp_path / "out") == {}
+        cluster._outcome(SimpleNamespace(status="error", exception=lambda: error))
 
 
 def _nap(job):
