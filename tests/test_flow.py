@@ -187,3 +187,16 @@ def test_what_is_no_size_of_memory_is_refused(text):
 def test_a_tile_that_its_overlap_fills_is_refused():
     with pytest.raises(ConfigError, match="less than the tile size"):
         TilingConfig(tile_size=64, overlap=64)
+
+
+def test_ground_that_nobody_observed_does_not_pile_up():
+    scene = _Scene((4000, 64))
+    scene.valid[:] = False
+    pieces = score_pieces(
+        _Mean(SimpleNamespace(card=CARD)), scene.read, scene.valid.shape,
+        tiling=TilingConfig(tile_size=32, overlap=16), batch_size=8,
+    )  # fmt: skip
+    next(pieces)
+    # Two batches wait in each of two queues, two are in hand: 4 strips of 16 rows each.
+    assert scene.reads.any(axis=1).sum() < 1000
+    pieces.close()

@@ -60,6 +60,11 @@ class PairArrays(Protocol):
         ...
 
 
+_STRIPS = 4
+"""Ends of strips that wait in a batch at most: each holds a mask as wide as the stripe, and where
+nothing is observed no window would ever fill the batch."""
+
+
 ReadPart = Callable[[slice, slice], PairArrays]
 
 
@@ -210,10 +215,14 @@ class _Strips:
 
 
 def _batches(strips: _Strips, size: int, clock: Clock) -> Iterator[_Batch]:
-    batch = _Batch()
+    batch, ends = _Batch(), 0
     for item in strips.windows():
         if isinstance(item, _StripEnd):
             batch.events.append(item)
+            ends += 1
+            if ends == _STRIPS:
+                yield batch
+                batch, ends = _Batch(), 0
             continue
         window, planes = item
         with clock.stage("read"):
@@ -223,7 +232,7 @@ def _batches(strips: _Strips, size: int, clock: Clock) -> Iterator[_Batch]:
         batch.events.append(window)
         if len(batch.before) == size:
             yield batch
-            batch = _Batch()
+            batch, ends = _Batch(), 0
     yield batch
 
 
