@@ -39,7 +39,7 @@ from geocd.predict.memory import fit_batch
 from geocd.predict.predictor import Predictor
 from geocd.provenance import describe_input, provenance
 from geocd.rasters.grid import Grid
-from geocd.rasters.pair import Lattice, RasterPair, open_pair
+from geocd.rasters.pair import Lattice, RasterPair, open_pair, with_fixed_windows
 from geocd.rasters.scene import Sampler, Scene
 from geocd.rasters.write import RowWriter, bounded_cache, return_freed_memory, write_cog
 from geocd.report import check_report, write_report
@@ -149,19 +149,20 @@ def _detect(
         low = grown_to(config.vectorize.grow, classes, values)
         known = None if measured is None else _known(measured, config)
         pair = _open_pair(before, after, card, config, area=area, known=known)
-        config = config.with_batch(fit_batch(pair.grid.shape, card, config))
+        scored = _with_fixed_windows(pair, known, config)
+        config = config.with_batch(fit_batch(scored.grid.shape, card, config))
         side = config.tiling.tile_size
-        window = (min(side, pair.grid.height), min(side, pair.grid.width))
+        window = (min(side, scored.grid.height), min(side, scored.grid.width))
         predictor = _open_predictor(config, window, lowest=min(low))
     with clock.stage("align"):
         report("align", 0, 1)
         found = _measured(pair, config, known)
         alignment, radiometry = found.alignment_on(pair.grid), found.radiometry or RADIOMETRY_OFF
         _refuse_unproven(alignment, config)
-        pair = found.applied_to(pair)
         unaligned = 0.0
         if config.unaligned == "mask":
             pair, unaligned = without_contradicted(pair, found)
+        scored = found.applied_to(replace(scored, area=pair.area))
         return_freed_memory()
         report("align", 1, 1)
     dates = dates[0] or pair.before.date, dates[1] or pair.after.date
@@ -179,7 +180,7 @@ def _detect(
             name: stack.enter_context(outputs.replacing(path)) for name, path in targets.items()
         }
         work = _Workspace(stack, targets)
-        observed = _score(pair, predictor, config, work, record, clock, busy, report)
+        observed = _score(scored, predictor, config, work, record, clock, busy, report)
         return_freed_memory()
         with clock.stage("write rasters"):
             _write_cogs(work, drafts, report)
@@ -193,12 +194,12 @@ def _detect(
             return_freed_memory()
         with clock.stage("check"):
             changes = check_registration(
-                changes, pair, predictor, alignment,
+                changes, scored, predictor, found.alignment_on(scored.grid),
                 thresholds=record["thresholds"], config=config,
                 progress=lambda done, total: report("check", done, total),
             )  # fmt: skip
         with clock.stage("judge directions"):
-            changes = with_directions(changes, pair)
+            changes = with_directions(changes, scored)
             if footprints is not None:
                 changes = with_relation(changes, footprints)
         with clock.stage("write polygons"):
@@ -327,6 +328,14 @@ def _open_pair(
         before, after, channels=len(card.bands), gsd_range=card.gsd, bands=config.bands,
         gsd=config.gsd, pixel_size=config.pixel_size, area=area, lattice=lattice,
     )  # fmt: skip
+
+
+def _with_fixed_windows(
+    pair: RasterPair, known: Measurement | None, config: DetectConfig
+) -> RasterPair:  # fmt: skip
+    whole, tiling = pair.grid if known is None else known.grid, config.tiling
+    step = tiling.tile_size - tiling.overlap
+    return with_fixed_windows(pair, whole, tile=tiling.tile_size, step=step)
 
 
 def _known(path: Path, config: DetectConfig) -> Measurement:

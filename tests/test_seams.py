@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from geocd.assess import assess
 from geocd.assess.seams import _along, _compare
 from geocd.config import AlignConfig, DetectConfig, TilingConfig
-from geocd.testing import paint_scene
+from geocd.testing import paint_scene, write_raster
 from geocd_cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -60,6 +60,27 @@ def test_a_network_that_is_blind_at_its_borders_is_found_out(tmp_path, monkeypat
     border, interior = seams.border.to_dict(), seams.interior.to_dict()
     assert border["flipped"] > 0.1
     assert interior["flipped"] == interior["mean_difference"] == 0
+
+
+def test_seams_of_large_pairs_are_found_in_their_middle(tmp_path, monkeypatch):
+    monkeypatch.setattr("geocd.pipeline.open_predictor", _open_seamy)
+    for module in ("geocd.rasters.pair", "geocd.assess.seams"):
+        monkeypatch.setattr(f"{module}.LARGE", 310 * 310)
+    monkeypatch.setattr("geocd.assess.seams._MOST_SIDE", 300)
+    folder = _dataset(tmp_path / "d", 330)
+    for path in folder.glob("*/x.png"):
+        with rasterio.open(path) as image:
+            write_raster(
+                path.with_suffix(".tif"),
+                image.read(),
+                crs="EPSG:32633",
+                transform=rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000),
+            )
+        path.unlink()
+    seams = assess(folder, config=SMALL, audit=True).seams
+    assert seams.border.to_dict()["flipped"] > 0.1
+    assert seams.interior.to_dict()["flipped"] == 0
+    assert 0 < seams.border.pixels + seams.interior.pixels < 300 * 300
 
 
 def test_one_window_has_no_seams_and_the_command_says_so(tmp_path, monkeypatch):

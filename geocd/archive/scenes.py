@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geocd.archive.header import WGS84
 from geocd.archive.rules import PlanRules
-from geocd.rasters.grid import reproject_geometry
+from geocd.rasters.grid import Grid, reproject_geometry
 
 _LENGTHS = {"day": 10, "month": 7, "year": 4}
 _PHASES = 20
@@ -44,8 +44,9 @@ class DatedScene:
     @cached_property
     def lattice(self) -> Affine:
         """From (col, row), counted from the origin of the CRS, to (x, y)."""
-        a, _, c, _, e, f = self.tiles["transform"].iloc[0]
-        return Affine(a, 0, c % a, 0, e, f % -e)
+        place = Affine(*self.tiles["transform"].iloc[0])
+        row, col = Grid(self.crs, place, 1, 1).place_from_origin or (0, 0)
+        return place @ Affine.translation(-col, -row)
 
     @property
     def gsd(self) -> float:

@@ -26,7 +26,7 @@ from geocd.config import NOT_OBSERVED, SCORE_SCALE, AlignConfig, DetectConfig, T
 from geocd.errors import GeocdWarning
 from geocd.models.card import WeightsCard
 from geocd.pipeline import detect
-from geocd.rasters.pair import RasterPair, open_pair
+from geocd.rasters.pair import LARGE, RasterPair, open_pair
 from geocd.tiling.windows import starts
 from geocd.training.datasets import GeoreferencedPair, LabelledPair, read_pixels
 from geocd.words import counted
@@ -38,6 +38,8 @@ _NEAR = 8
 _FAR = 32
 """Pixels from any border beyond which the interior begins."""
 _MOST_PAIRS = 10
+_MOST_SIDE = 2048
+"""Pixels each way that are compared of a large pair, whose windows do not move with its corner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,10 @@ def _audit_pair(
     if isinstance(pair, GeoreferencedPair):
         config = replace(config, bands=pair.bands or config.bands, gsd=pair.gsd or config.gsd)
     opened = _opened(pair.before, pair.after, card, config)
+    first = pair.before
+    if opened.grid.height * opened.grid.width > LARGE and opened.grid.crs is not None:
+        first = _cut(first, _middle(opened), scratch / "middle.tif")
+        opened = _opened(first, pair.after, card, config)
     reading, shape = opened.grid.shape, opened.output_grid.shape
     moved = tuple(
         round(_half_step(length, config.tiling) * out / length)
@@ -149,15 +155,15 @@ def _audit_pair(
     )
     if not any(moved):
         return SeamAudit()
-    before = _without_first(pair.before, (moved[0], moved[1]), scratch / "before.tif")
+    place = slice(moved[0], None), slice(moved[1], None)
+    before = _cut(first, place, scratch / "before.tif")
     after = pair.after
     if opened.output_grid.crs is None:
         # Without georeferencing the dates lie on one another pixel by pixel.
-        after = _without_first(after, (moved[0], moved[1]), scratch / "after.tif")
-    whole = _scores(pair.before, pair.after, config, scratch)[..., labelled.band]
+        after = _cut(after, place, scratch / "after.tif")
+    whole = _scores(first, pair.after, config, scratch)[..., labelled.band]
     again = _scores(before, after, config, scratch)[..., labelled.band]
     apart = _border_distance(opened, config.tiling)
-    place = tuple(slice(start, None) for start in moved)
     # Both runs have borders, and each may be wrong beside its own; a cut is one of them.
     theirs = _border_distance(_opened(before, after, card, config), config.tiling, cut=True)
     return _compare(whole[place], again, np.minimum(apart[place], theirs), labelled.threshold)
@@ -178,13 +184,26 @@ def _half_step(length: int, tiling: TilingConfig) -> int:
     return (first[1] - first[0]) // 2 if len(first) > 1 else 0
 
 
-def _without_first(path: Path, skipped: tuple[int, int], target: Path) -> Path:
-    """A copy of a raster without its first rows and columns."""
+def _middle(pair: RasterPair) -> tuple[slice, slice]:
+    """Rows and columns of before's grid amid the ground of a pair."""
+    found = pair.output_grid.slices_over(pair.grid.footprint)
+    rows, cols = found or (slice(0, length) for length in pair.output_grid.shape)
+    return _amid(rows), _amid(cols)
+
+
+def _amid(span: slice) -> slice:
+    length = min(span.stop - span.start, _MOST_SIDE)
+    first = (span.start + span.stop - length) // 2
+    return slice(first, first + length)
+
+
+def _cut(path: Path, place: tuple[slice, slice], target: Path) -> Path:
+    """A copy of some rows and columns of a raster."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as source:
-            height, width = source.height - skipped[0], source.width - skipped[1]
-            window = Window(skipped[1], skipped[0], width, height)
+            window = Window.from_slices(*place, height=source.height, width=source.width)
+            height, width = round(window.height), round(window.width)
             profile = {
                 "driver": "GTiff", "height": height, "width": width, "count": source.count,
                 "dtype": source.dtypes[0], "nodata": source.nodata, "crs": source.crs,

@@ -16,6 +16,8 @@ from shapely.geometry.base import BaseGeometry
 
 Array = NDArray[np.float64]
 _GEOD = Geod(ellps="WGS84")
+_ON_A_PIXEL = 1e-4
+"""Pixels that are rounding of transforms."""
 
 
 @lru_cache(maxsize=32)
@@ -82,6 +84,18 @@ class Grid:
         rows = np.concatenate([np.zeros(17), steps, np.ones(17), steps[::-1]]) * self.height
         xs, ys = apply_transform(self.transform, cols, rows)
         return shapely.Polygon(np.column_stack([xs, ys]))
+
+    @property
+    def place_from_origin(self) -> tuple[int, int] | None:
+        """(row, col) of the upper left pixel, counted in pixels from the origin of the CRS.
+
+        None without a CRS, and for grids that are not north-up.
+        """
+        t = self.transform
+        if self.crs is None or (t.b, t.d) != (0, 0) or t.a <= 0 or t.e >= 0:
+            return None
+        # What rounding leaves just below a whole pixel is the whole pixel.
+        return -math.floor(t.f / -t.e + _ON_A_PIXEL), math.floor(t.c / t.a + _ON_A_PIXEL)
 
     def gsd(self) -> tuple[float, float] | None:
         """Ground sample distance (dy, dx) in metres at the centre; None without a CRS."""
