@@ -33,7 +33,7 @@ from geocd.predict.openvino import OpenVINOPredictor
 from geocd.predict.torch import TorchPredictor
 from geocd.testing.pairs import paint_pairs
 
-TOLERANCE = {"float32": (1, 0.01), "bf16": (25, 0.5)}
+TOLERANCE = {"float32": (1, 0.01), "bf16": (32, 0.5)}
 """Largest and mean difference to float32 torch, in levels of 254."""
 
 
