@@ -33,7 +33,7 @@ from geocd.predict.openvino import OpenVINOPredictor
 from geocd.predict.torch import TorchPredictor
 from geocd.testing.pairs import paint_pairs
 
-TOLERANCE = {"float32": (1, 0.01), "bf16": (32, 0.5)}
+TOLERANCE = {"float32": (1, 0.01), "bf16": (25, 0.5)}
 """Largest and mean difference to float32 torch, in levels of 254."""
 
 
@@ -99,7 +99,9 @@ def painted():
 def test_trained_weights_give_the_same_on_every_backend(weights, painted):
     wanted = TorchPredictor(load_weights(weights), device="cpu", precision="float32")(*painted)
     assert wanted.max() > 200  # there is change to be found
-    threshold = 254 * load_weights(weights).card.thresholds[0]
+    card = load_weights(weights).card
+    threshold = 254 * card.thresholds[0]
+    rounded = card.options.get("fine") == "rounded"  # its fine maps are in half precision, too
     found = {("torch", "bf16"): TorchPredictor(load_weights(weights), precision="bf16")(*painted)}
     for precision in {"float32", "bf16"} & set(openvino.precisions()):
         predictor = OpenVINOPredictor(find_weights(weights), precision=precision)
@@ -107,6 +109,8 @@ def test_trained_weights_give_the_same_on_every_backend(weights, painted):
     for (_, precision), levels in found.items():
         assert levels.dtype == np.uint8
         gap, (largest, mean) = _gap(levels, wanted), TOLERANCE[precision]
+        if rounded and precision == "bf16":
+            largest *= 2
         assert gap.max() <= largest
         assert gap.mean() <= mean
         assert ((levels >= threshold) != (wanted >= threshold)).mean() < 1e-3
