@@ -19,6 +19,7 @@ from geocd.archive.run import run_plan
 from geocd.config import AlignConfig, DetectConfig, PredictConfig, TilingConfig
 from geocd.rasters.grid import Grid
 from geocd.rasters.pair import open_pair, with_fixed_windows
+from geocd.rasters.scene import Sampler, Scene
 from geocd.testing import paint_scene, write_raster
 
 UTM = CRS.from_epsg(32633)
@@ -73,6 +74,19 @@ def test_windows_of_units_small_pairs_and_pairs_without_a_place_stay(tmp_path, m
     assert with_fixed_windows(nowhere, nowhere.grid, tile=64, step=48) is nowhere
 
 
+def test_coarser_reading_does_not_depend_on_how_far_a_grid_reaches_beyond_a_scene(tmp_path):
+    image = paint_scene((200, 240), seed=1).repeat(2, axis=1).repeat(2, axis=2)
+    path = write_raster(
+        tmp_path / "x.tif", image, crs=UTM, transform=Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
+    )
+    grid = Scene.open(path).grid.scaled(1.99, 1.99)
+    wide = grid.crop(slice(-90, grid.height + 150), slice(-140, grid.width + 30))
+    with Sampler(Scene.open(path), grid) as near, Sampler(Scene.open(path), wide) as far:
+        whole, seen = near.read(slice(0, grid.height), slice(0, grid.width), (1, 2, 3))
+        again, _ = far.read(slice(90, 90 + grid.height), slice(140, 140 + grid.width), (1, 2, 3))
+    np.testing.assert_allclose(again[:, seen].astype(int), whole[:, seen], atol=1)
+
+
 def _scores_on_both_ways(folder, paths, config):
     """Scores of a pair cut into units, and of the whole raster."""
     index_archive([folder / "t"], folder / "a.parquet", date_pattern="YYYY-MM-DD")
@@ -86,7 +100,7 @@ def _scores_on_both_ways(folder, paths, config):
         return pieces.read(window=pieces.window(*one.bounds)), one.read()
 
 
-@pytest.mark.parametrize("finer", [1])
+@pytest.mark.parametrize("finer", [1, 2])
 def test_a_network_sees_the_same_windows_in_units_and_in_one_large_raster(
     tmp_path, finer, monkeypatch
 ):

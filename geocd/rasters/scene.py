@@ -27,7 +27,7 @@ from shapely.geometry.base import BaseGeometry
 from geocd.errors import BandError, CrsMismatchError, InputError, RasterOpenError
 from geocd.rasters.direct import read_pixels, whole_pixel_shift
 from geocd.rasters.grid import Grid, apply_transform, reproject_geometry
-from geocd.rasters.warp import FieldWarp, Place, transform_array
+from geocd.rasters.warp import FieldWarp, Place, kernel_scale, transform_array
 
 log = logging.getLogger(__name__)
 
@@ -379,6 +379,7 @@ class Sampler:
             "height": self.grid.height,
             "width": self.grid.width,
             "resampling": self.resampling,
+            **kernel_scale(tile.grid, self.grid),
         }
         if tile.alpha is not None:
             options["src_alpha"] = tile.alpha

@@ -79,6 +79,18 @@ def transform_array(transform: Affine, points: Points) -> Points:
     return np.column_stack(apply_transform(transform, points[:, 0], points[:, 1]))
 
 
+def kernel_scale(source: Grid, grid: Grid) -> dict[str, str]:
+    """Options for GDAL's warper: how wide the kernel is; nothing where projections decide.
+
+    GDAL guesses the ratio of the pixels anew for each piece that it reads. Where a piece reaches
+    beyond the source it guesses wrongly, and the same ground comes out otherwise.
+    """
+    if source.crs != grid.crs:
+        return {}
+    (own_y, own_x), (read_y, read_x) = source.pixel_size, grid.pixel_size
+    return {"YSCALE": str(own_y / read_y), "XSCALE": str(own_x / read_x)}
+
+
 def place_through(grid: Grid, motion: PixelMotion, inner: Affine) -> Place:
     """The ground that a motion shows at the pixels of a part of a grid, or of a decimation.
 
