@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from geocd.errors import DatasetError
+from geocd.errors import DamagedSampleError, DatasetError
 from geocd.training.augment import photometric
 from geocd.training.camera import displaced, exposed
 from geocd.training.datasets import (
@@ -55,12 +56,19 @@ class RealPairs:
         self.pairs = open_pairs(source, root, classes=classes, strict=strict, held_out=False)
 
     def content_hashes(self) -> set[str]:
-        """Hashes of the images, by which a calibration knows them again; not of rasters."""
+        """Hashes of the images, by which a calibration knows them again; not of rasters.
+
+        Damaged images were never trained on, and have none.
+        """
         files = [
             path for pair in self.pairs.pairs if not isinstance(pair, GeoreferencedPair)
             for path in (pair.before, pair.after)
         ]  # fmt: skip
-        return {content_hash(read_pixels(path)) for path in files}
+        hashes = set()
+        for path in files:
+            with suppress(DamagedSampleError):
+                hashes.add(content_hash(read_pixels(path)))
+        return hashes
 
     def sample(self, rng: Generator, crop: int) -> Pair:
         """One pair of ``crop`` x ``crop`` pixels."""
