@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from geocd.errors import GeocdError, OutputError, OutputExistsError
+from geocd.errors import ConfigError, GeocdError, OutputError, OutputExistsError
 
 _DISK_IS_FULL = 1 << 20
 """Free bytes below which a failed write is put down to a full disk."""
@@ -133,3 +133,15 @@ def _reason(path: Path, error: OSError) -> str:
 def _escaped(name: str) -> str:
     """The name with the characters that a glob pattern treats specially made plain."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def check_page(path: Path, *, overwrite: bool) -> None:
+    """Refuse a page that could not be written, before the work that leads to it.
+
+    Raises:
+        ConfigError: the extension is not .html.
+        OutputError: see ``check_writable``.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"a page is written as .html, got {path.name!r}")
+    check_writable(path, overwrite=overwrite)

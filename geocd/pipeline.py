@@ -32,6 +32,7 @@ from geocd.maps.change_map import ChangeMapWriter
 from geocd.maps.stac import check_stac_output, write_stac
 from geocd.models.card import WeightsCard
 from geocd.models.files import find_weights, read_card
+from geocd.outputs import check_page
 from geocd.predict.backends import open_predictor
 from geocd.predict.first_look import HINT, FirstLook, half_window
 from geocd.predict.flow import score_pieces
@@ -42,7 +43,7 @@ from geocd.rasters.grid import Grid
 from geocd.rasters.pair import Lattice, RasterPair, open_pair, with_fixed_windows
 from geocd.rasters.scene import Sampler, Scene
 from geocd.rasters.write import RowWriter, bounded_cache, return_freed_memory, write_cog
-from geocd.report import check_report, write_report
+from geocd.report import write_report
 from geocd.result import DetectResult
 from geocd.tiling.stitch import hide_unobserved
 from geocd.vectorize import trace_changes
@@ -115,7 +116,7 @@ def detect(
     projects = {} if qgis_project is None else {"QGIS project": Path(qgis_project)}
     _refuse_shared_paths(targets | pages | projects, [before, after, aoi, alignment])
     for path in pages.values():
-        check_report(path, overwrite=overwrite)
+        check_page(path, overwrite=overwrite)
     for path in projects.values():
         check_qgis_project(path, Path(output), overwrite=overwrite)
     with bounded_cache():

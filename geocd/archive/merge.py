@@ -33,9 +33,9 @@ from geocd.config import NOT_OBSERVED, VectorizeConfig
 from geocd.errors import ConfigError, InputError
 from geocd.maps import check_output, write_changes
 from geocd.maps.stac import check_stac_output
+from geocd.outputs import check_page
 from geocd.rasters.grid import Grid, apply_transform
 from geocd.rasters.write import PROVENANCE_TAG, write_cog
-from geocd.report import check_report
 from geocd.vectorize import trace_changes
 from geocd.vectorize.extent import with_layers
 from geocd.vectorize.registration import REGISTRATION_COLUMNS
@@ -210,7 +210,7 @@ def _pages(
     """Where the page and the collection go; refused before any work is done."""
     page, collection = (None if path is None else Path(path) for path in (report, stac))
     if page is not None:
-        check_report(page, overwrite=overwrite)
+        check_page(page, overwrite=overwrite)
     if collection is not None:
         check_stac_output(collection)
         outputs.check_writable(collection, overwrite=overwrite)

@@ -20,7 +20,8 @@ import pandas as pd
 
 from geocd import outputs
 from geocd.assess.sampling import PixelSample
-from geocd.errors import ConfigError, InputError
+from geocd.errors import InputError
+from geocd.outputs import check_page
 from geocd.rasters.pair import RasterPair, open_pair
 from geocd.rasters.write import bounded_cache
 from geocd.report.images import IMAGE_TYPE, EncodedPair, Window, thumbnails
@@ -39,18 +40,6 @@ _WORDS = {
     "unclear": "Cannot tell",
 }
 _COLUMNS = ("sample", "unit", "reference", "note")
-
-
-def check_page(path: Path, *, overwrite: bool) -> None:
-    """Refuse a page that could not be written.
-
-    Raises:
-        ConfigError: the extension is not .html.
-        OutputError: see ``outputs.check_writable``.
-    """
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"a page to label on is written as .html, got {path.name!r}")
-    outputs.check_writable(path, overwrite=overwrite)
 
 
 def sample_name(units: pd.DataFrame) -> str:

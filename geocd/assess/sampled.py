@@ -11,7 +11,7 @@ from typing import Any
 
 import geocd
 from geocd.assess.area import Estimate
-from geocd.assess.labelling import check_page, read_labels, write_labelling_page
+from geocd.assess.labelling import read_labels, write_labelling_page
 from geocd.assess.samplefile import (
     SampleAssessment,
     assess_sample,
@@ -23,7 +23,7 @@ from geocd.assess.sampling import PixelSample, draw_sample
 from geocd.assess.tables import Table, figure
 from geocd.config import SampleConfig
 from geocd.errors import ConfigError
-from geocd.outputs import check_writable, replacing
+from geocd.outputs import check_page, check_writable, replacing
 from geocd.provenance import describe_input
 from geocd.rasters.write import read_provenance
 

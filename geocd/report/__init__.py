@@ -4,6 +4,6 @@
 """
 
 from geocd.report.review import ReviewResult, apply_verdicts
-from geocd.report.write import WrittenReport, check_report, write_report
+from geocd.report.write import WrittenReport, write_report
 
-__all__ = ["ReviewResult", "WrittenReport", "apply_verdicts", "check_report", "write_report"]
+__all__ = ["ReviewResult", "WrittenReport", "apply_verdicts", "write_report"]

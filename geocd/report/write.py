@@ -12,6 +12,7 @@ from typing import Any
 from geocd import outputs
 from geocd.config import ReportConfig
 from geocd.errors import ConfigError
+from geocd.outputs import check_page
 from geocd.rasters.pair import RasterPair, open_pair
 from geocd.rasters.scene import Scene
 from geocd.rasters.write import bounded_cache
@@ -104,7 +105,7 @@ def write_report(
     """
     target, config = Path(output), config or ReportConfig()
     report = progress or (lambda stage, done, total: None)
-    check_report(target, overwrite=overwrite)
+    check_page(target, overwrite=overwrite)
     _refuse_inputs(target, (changes, before, after, mask))
     layer = read_changes(Path(changes))
     with bounded_cache():
@@ -124,18 +125,6 @@ def write_report(
     with outputs.replacing(target) as temporary:
         temporary.write_bytes(page)
     return WrittenReport(target, len(page), len(layer.frame), shown, sharp)
-
-
-def check_report(path: Path, *, overwrite: bool) -> None:
-    """Refuse a report that could not be written, before the work that leads to it.
-
-    Raises:
-        ConfigError: the extension is not .html.
-        OutputError: see ``outputs.check_writable``.
-    """
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"a report is written as .html, got {path.name!r}")
-    outputs.check_writable(path, overwrite=overwrite)
 
 
 def shown_bands(
