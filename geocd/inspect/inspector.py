@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -25,11 +27,15 @@ from geocd.models.files import bundled_weights, find_weights, read_card
 from geocd.predict.backends import open_predictor
 from geocd.predict.flow import prefetch
 from geocd.predict.memory import fit_batch
+from geocd.predict.openvino import threads
 from geocd.predict.predictor import Predictor
 from geocd.tiling.stitch import Stitcher
 from geocd.tiling.windows import Window, split
 
 log = logging.getLogger(__name__)
+
+Scored = NDArray[np.uint8] | Exception | None
+"""Levels of a sample, what went wrong when they were made, or None if none were wanted."""
 
 DEFAULT_WEIGHTS = "pcb"
 """Weights that were trained to tell defects."""
@@ -68,7 +74,7 @@ class Inspector:
         inspector = Inspector(["golden.png"], "pcb", config=InspectConfig(mm_per_pixel=0.05))
         verdict = inspector.judge("sample.png")       # a file, or an array (height, width[, 3])
         verdict.word, verdict.reasons, verdict.defects
-        for verdict in inspector.judge_all(files):    # registers the next while the network runs
+        for verdict in inspector.judge_all(files):    # several at a time: faster
             ...
 
     Whatever goes wrong with one sample makes it 'cannot judge', never a pass, and ends nothing.
@@ -131,13 +137,20 @@ class Inspector:
                 uint16.
             name: what the verdict calls it; None: the file's name.
         """
-        return self._finish(self.prepare(sample, name=name))
+        prepared = self.prepare(sample, name=name)
+        return self._finish(prepared, *self._levels([prepared]))
 
     def judge_all(self, samples: Iterable[Picture]) -> Iterator[Verdict]:
-        """Verdicts in the order of the samples; the next is registered while the network runs."""
-        with closing(prefetch(self.prepare(sample) for sample in samples)) as ahead:
-            for prepared in ahead:
-                yield self._finish(prepared)
+        """Verdicts in the order of the samples.
+
+        While the network runs on as many samples as keep every processor busy, those after them
+        are registered, and those before them judged.
+        """
+        together = math.ceil(threads() / len(self._windows))
+        ahead = prefetch((self.prepare(sample) for sample in samples), depth=2 * together)
+        with closing(prefetch(self._scored(ahead, together), depth=2 * together)) as scored:
+            for prepared, levels in scored:
+                yield self._finish(prepared, levels)
 
     def prepare(self, sample: Picture, *, name: str | None = None) -> Prepared:
         """Read and register a sample, and see if it is fit to be judged.
@@ -152,15 +165,42 @@ class Inspector:
         except Exception as error:
             return Prepared(called, _failed(called, error))
 
-    def score(self, prepared: Prepared) -> NDArray[np.uint8]:
-        """Levels of an aligned sample, (classes, height, width), 0..254, 255 where not observed.
+    def score(self, samples: Sequence[Prepared]) -> list[NDArray[np.uint8]]:
+        """Levels of aligned samples, (classes, height, width), 0..254, 255 where not observed.
 
         Against several goldens, the lowest: a defect differs from all of them.
         """
-        assert prepared.aligned is not None
-        channels = prepared.aligned.channels(len(self.card.bands))
-        levels = np.min([self._run(n, channels, prepared.seen) for n in prepared.goldens], axis=0)
-        return np.where(prepared.seen, levels, np.uint8(NOT_OBSERVED))
+        pairs = [(golden, sample) for sample in samples for golden in sample.goldens]
+        before = np.concatenate([self._golden_windows[golden] for golden, _ in pairs])
+        after = np.concatenate([self._sample_windows(*pair) for pair in pairs])
+        parts = [slice(k, k + self._batch) for k in range(0, len(after), self._batch)]
+        levels = np.concatenate([self.predictor(before[part], after[part]) for part in parts])
+        each = iter(np.split(levels, len(pairs)))
+        return [
+            np.where(
+                sample.seen,
+                np.min([self._stitched(next(each)) for _ in sample.goldens], axis=0),
+                np.uint8(NOT_OBSERVED),
+            )
+            for sample in samples
+        ]
+
+    def _scored(
+        self, samples: Iterator[Prepared], together: int
+    ) -> Iterator[tuple[Prepared, Scored]]:
+        while group := tuple(islice(samples, together)):
+            yield from zip(group, self._levels(group), strict=True)
+
+    def _levels(self, samples: Sequence[Prepared]) -> list[Scored]:
+        """Levels of those that can be judged, or what went wrong with them; None for the others."""
+        able = [sample for sample in samples if sample.verdict is None]
+        try:
+            levels = iter(self.score(able) if able else [])
+        except Exception as error:
+            if len(samples) > 1:
+                return [scored for sample in samples for scored in self._levels([sample])]
+            return [error]
+        return [next(levels) if sample.verdict is None else None for sample in samples]
 
     def _prepare(self, name: str, sample: Picture) -> Prepared:
         frame = open_frame(sample, white=self.config.white)
@@ -239,15 +279,15 @@ class Inspector:
                 "from its edge, are not in the picture"
             )
 
-    def _run(self, golden: int, channels: NDArray[np.uint8], seen: NDArray[np.bool_]) -> (
-        NDArray[np.uint8]
-    ):  # fmt: skip
-        """Levels against one golden, (classes, height, width)."""
+    def _sample_windows(self, golden: int, sample: Prepared) -> NDArray[np.uint8]:
+        """Windows of an aligned sample, (N, bands, height, width), to be held against a golden."""
+        assert sample.aligned is not None
+        channels = sample.aligned.channels(len(self.card.bands))
         # What was not seen looks as on the golden; elsewhere it would look like a defect.
-        channels = np.where(seen, channels, self._channels[golden])
-        before, after = self._golden_windows[golden], _cut(channels, self._windows)
-        parts = [slice(k, k + self._batch) for k in range(0, len(after), self._batch)]
-        levels = np.concatenate([self.predictor(before[part], after[part]) for part in parts])
+        return _cut(np.where(sample.seen, channels, self._channels[golden]), self._windows)
+
+    def _stitched(self, levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Levels (classes, height, width) of those of the windows."""
         stitcher = Stitcher(self.shape, len(self.classes), self.config.tiling)
         rows = []
         for index, (window, level) in enumerate(zip(self._windows, levels, strict=True)):
@@ -257,17 +297,18 @@ class Inspector:
                 rows.append(stitcher.take()[1])
         return np.concatenate(rows, axis=1)
 
-    def _finish(self, prepared: Prepared) -> Verdict:
+    def _finish(self, prepared: Prepared, levels: Scored) -> Verdict:
         if prepared.verdict is not None:
             return prepared.verdict
         try:
-            return self._judge(prepared)
+            if not isinstance(levels, np.ndarray):
+                raise levels or AssertionError("not scored")
+            return self._judge(prepared, levels)
         except Exception as error:
             return _failed(prepared.name, error)
 
-    def _judge(self, prepared: Prepared) -> Verdict:
+    def _judge(self, prepared: Prepared, levels: NDArray[np.uint8]) -> Verdict:
         assert prepared.aligned is not None
-        levels = self.score(prepared)
         looked_at = prepared.seen & ~self.zones.excluded
         defects, reasons, found = find_defects(
             np.where(looked_at, levels, 0), self._limits, looked_at, classes=self.classes,
