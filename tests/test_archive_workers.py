@@ -108,6 +108,21 @@ def test_a_worker_does_one_unit_at_a_time_however_many_threads_it_has(crew):
     assert all(a["ended"] <= b["begun"] for a, b in pairwise(spans))
 
 
+def test_the_scheduler_keeps_nothing_of_a_unit_that_is_done(crew):
+    jobs = [_Job(number=number) for number in range(30)]
+    assert len(list(crew.run(_when, iter(jobs)))) == len(jobs)
+    scheduler = crew._client.cluster.scheduler
+
+    def told():
+        held = scheduler.tasks, scheduler.task_groups, scheduler.task_prefixes
+        return [name for names in held for name in map(str, names) if "unit_" in name]
+
+    deadline = time.time() + 10  # it hears of what is released a moment later
+    while told() and time.time() < deadline:
+        time.sleep(0.05)
+    assert not told()
+
+
 def test_no_more_units_are_in_flight_than_there_are_workers(crew):
     taken, most, pids = 0, 0, set()
 

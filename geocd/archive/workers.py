@@ -22,6 +22,7 @@ from geocd.errors import BackendError, ConfigError
 from geocd.predict.threads import limit_threads
 
 Work = Callable[[Job], Outcome]
+_Key = tuple[str, str, str]
 _PATIENCE = 60
 """Seconds to wait for a scheduler and its first worker."""
 _LOOK = 1.0
@@ -138,7 +139,7 @@ class Cluster:
         Raises:
             BackendError: the scheduler went away, or has no geocd, or another one.
         """
-        flying: dict[str, tuple[Job, str]] = {}  # by key: what is done, and where
+        flying: dict[_Key, tuple[Job, str]] = {}  # by key: what is done, and where
         ended: SimpleQueue[Any] = SimpleQueue()
         more = True
         while True:
@@ -159,7 +160,7 @@ class Cluster:
                 future.release()
                 yield job, outcome
 
-    def _idle(self, flying: dict[str, tuple[Job, str]]) -> list[str]:
+    def _idle(self, flying: dict[_Key, tuple[Job, str]]) -> list[str]:
         """Addresses of the workers that have nothing to do."""
         if time.monotonic() - self._looked >= _LOOK:
             with self._connected():
@@ -179,11 +180,12 @@ class Cluster:
 
     def _submit(self, work: Work, job: Job, address: str) -> Any:
         # Where to is said here, because Dask would fill a worker of several threads with as many
-        # units. If the worker dies, any other may take its unit.
+        # units. If the worker dies, any other may take its unit. The first part of the key is one
+        # for all units: the scheduler never forgets what it counts by it.
         with self._connected():
             return self._client.submit(
-                partial(_in_turn, work), job, key=f"{job.stem}-{secrets.token_hex(4)}", pure=False,
-                workers=[address], allow_other_workers=True,
+                partial(_in_turn, work), job, key=("unit", job.stem, secrets.token_hex(4)),
+                pure=False, workers=[address], allow_other_workers=True,
             )  # fmt: skip
 
     def _outcome(self, future: Any) -> Outcome:
