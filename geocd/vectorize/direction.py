@@ -42,8 +42,8 @@ _WEIGHTS = np.array([2.6, 0.7])
 _BUILT = 1.2
 """Steps along the outline, in multiples of those of the date, that are a building's at either
 date: where both dates have them, something stood there before and stands there now."""
-_TILE = 1024
-"""Side of the squares that are read, in pixels."""
+_TILE = 256
+"""Side of the squares that are read, in pixels: small, because most ground holds no object."""
 
 Image = npt.NDArray[np.uint8]
 ReadDates = Callable[[slice, slice], tuple[Image, Image, npt.NDArray[np.bool_]]]
