@@ -90,6 +90,18 @@ def test_each_worker_takes_its_share_of_the_processors(crew):
     assert loading == loaded | {"torch": min(THREADS, len(os.sched_getaffinity(0)))}
 
 
+def _environment(job):
+    return _told(**os.environ)
+
+
+def test_workers_keep_the_memory_that_the_next_window_needs(crew):
+    # Dask has them hand it back: every page of it is then asked for again.
+    address = next(iter(crew._client.nthreads()))
+    environment = json.loads(crew._submit(_environment, _Job(number=0), address).result().error)
+    assert "OPENBLAS_NUM_THREADS" in environment
+    assert "MALLOC_TRIM_THRESHOLD_" not in environment
+
+
 def test_the_share_is_that_of_the_machine_or_what_was_asked_for(monkeypatch):
     pytest.importorskip("dask")
     monkeypatch.setattr("dask.system.CPU_COUNT", 16)

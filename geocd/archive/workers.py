@@ -100,11 +100,13 @@ class Cluster:
         self.dashboard: str | None = None
 
     def __enter__(self) -> Cluster:
+        import dask
         from distributed import Client, LocalCluster
 
         try:
             address: Any = self._scheduler
             if address is None:
+                self._stack.enter_context(dask.config.set(_own_settings()))
                 address = self._stack.enter_context(
                     LocalCluster(  # type: ignore[no-untyped-call]
                         n_workers=self._workers, threads_per_worker=_threads_each(self._workers),
@@ -213,6 +215,22 @@ def _in_turn(work: Work, job: Job) -> Outcome:
     with _turn:
         limit_threads(get_worker().state.nthreads)
         return work(job)
+
+
+def _own_settings() -> dict[str, Any]:
+    """Settings of Dask under which workers of this machine lose less time.
+
+    By itself Dask looks at what they do a hundred times a second, which nobody sees, and has them
+    hand back every freed 64 kB, which the next window asks for again: a sixth of their time.
+    """
+    import dask
+
+    environ = dask.config.get("distributed.nanny.pre-spawn-environ")
+    environ = {k: v for k, v in environ.items() if k != "MALLOC_TRIM_THRESHOLD_"}
+    return {
+        "distributed.worker.profile.enabled": False,
+        "distributed.nanny.pre-spawn-environ": environ,
+    }
 
 
 def _threads_each(workers: int) -> int:
