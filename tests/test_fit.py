@@ -308,6 +308,28 @@ def test_the_best_weights_are_kept_and_a_loss_is_admitted(root, tmp_path):
         assert run.gain.after > run.gain.before
 
 
+def test_a_recipe_may_keep_the_last_weights_whatever_the_validation_says(root, tmp_path):
+    recipe = dataclasses.replace(
+        _validated(), optimizer=OptimizerConfig(warmup=1, learning_rate=0.3, ema=0.0),
+        stages=(Stage(steps=3, crop=32, batch=2),),
+    )  # fmt: skip
+    _trainer(recipe, root, tmp_path).run()
+    # The run is over, and may still be exported otherwise.
+    last = dataclasses.replace(
+        recipe, validation=dataclasses.replace(recipe.validation, keep="last")
+    )
+    run = _trainer(last, root, tmp_path)
+    assert run.resume()
+    weights = load_weights(str(run.export()))
+    assert weights.card.training["steps"] == 3
+    for key, value in weights.network.state_dict().items():
+        if value.is_floating_point():
+            kept = run.ema[f"network.{key}"]
+            torch.testing.assert_close(value, kept, rtol=1e-2, atol=1e-3)
+    with pytest.raises(ConfigError, match="patience"):
+        ValidationConfig(keep="last", patience=2)
+
+
 def test_training_leaves_the_validation_fold_out(root, tmp_path):
     run = _trainer(_validated(), root, tmp_path)
     trained = {p.name for p in run.real[0].pairs.pairs}

@@ -152,7 +152,7 @@ class Trainer:
     @property
     def gain(self) -> Gain | None:
         """What the run did to the validation; None where there was none to compare."""
-        if not self.best or self.recipe.network.initial == "random":
+        if not self._keeps_best or self.recipe.network.initial == "random":
             return None
         return Gain(self.state.first_f1, self.state.best_f1, self.state.best_step)
 
@@ -381,10 +381,14 @@ class Trainer:
             return None
         return self.validation.judge(self._score(self._kept()), worst=worst)
 
+    @property
+    def _keeps_best(self) -> bool:
+        return bool(self.best) and self.recipe.validation.keep == "best"
+
     def _kept(self) -> TrainingTask:
-        """The task with the weights that are exported: the best ones of a validated run."""
+        """The task with the weights that are exported."""
         task = self._averaged()
-        if self.best:
+        if self._keeps_best:
             task.load_state_dict(self.best)
         return task
 
@@ -421,7 +425,8 @@ class Trainer:
     def export(self, *, figures: Mapping[str, Any] | None = None) -> Path:
         """Write the averaged weights with their card beside the checkpoint.
 
-        Of a validated run these are the weights with the best validation.
+        Of a validated run these are the weights with the best validation, or the last ones if
+        the recipe says so.
 
         Args:
             figures: of ``geocd evaluate``, for the card.
@@ -431,7 +436,7 @@ class Trainer:
         if self.is_main:
             counts = Counter(tile.source for tile in self.tiles)
             facts = RunFacts(
-                step=self.state.best_step if self.best else self.step,
+                step=self.state.best_step if self._keeps_best else self.step,
                 seconds=self.state.seconds, device=self.accelerator.device.type,
                 processes=self.accelerator.num_processes,
                 tiles=tuple(counts[i] for i in range(len(self.recipe.sources))),

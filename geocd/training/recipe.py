@@ -325,6 +325,9 @@ class ValidationConfig:
     """Steps between two validations."""
     patience: int = 0
     """Validations without a better F1 after which training stops; 0: never."""
+    keep: Literal["best", "last"] = "best"
+    """Weights that are exported: those with the best F1, or those of the last step, where the
+    validation cannot judge all that the stages are for."""
     synthesised: int = 0
     """Pairs synthesised with a seed of their own: from the tiles in ``sources`` or, where there
     are none, from the recipe's pictures of good parts."""
@@ -338,6 +341,8 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         if self.every < 1 or self.patience < 0:
             raise ConfigError("every must be at least 1 and patience must not be negative")
+        if self.keep == "last" and self.patience:
+            raise ConfigError("patience ends a run at its best weights, and keep asks for the last")
         if self.sources and not self.synthesised:
             raise ConfigError("[[validation.sources]] need a number of pairs, synthesised")
 
@@ -436,8 +441,9 @@ class Recipe:
         return sum(stage.steps for stage in self.stages)
 
     def decides(self) -> str:
-        """Everything that decides what the weights become, as JSON; the card's notes do not."""
+        """Everything that decides the course of a run, as JSON; notes and what is kept do not."""
         table = dataclasses.asdict(self)
+        del table["validation"]["keep"]
         left_out = {"card"} if self.defects else {"card", "defects"}
         return json.dumps({k: v for k, v in table.items() if k not in left_out}, sort_keys=True)
 
