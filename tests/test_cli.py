@@ -140,6 +140,7 @@ def test_models_are_listed_and_shown():
     assert "snunet" in listed.stdout
     card = json.loads(_geocd("models", "show", "geocd-vhr").stdout)
     assert card["classes"] == ["building", "road"]
+    assert card["training"]["content_sha256"] == "1255 images"  # and not a screen for each ten
 
 
 def test_info_names_versions_and_devices():

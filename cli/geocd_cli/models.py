@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -37,10 +38,18 @@ def list_models() -> None:
 @click.argument("weights")
 @translate_errors
 def show(weights: str) -> None:
-    """Print the card of WEIGHTS, a bundled name or a file, as JSON."""
+    """Print the card of WEIGHTS, a bundled name or a file, as JSON.
+
+    The hashes of the images that they were trained on are counted; the file holds them.
+    """
     from geocd.models.files import find_weights, read_card
 
-    click.echo(read_card(find_weights(weights)).to_json())
+    card = read_card(find_weights(weights))
+    hashes = card.training.get("content_sha256")
+    if hashes:
+        training = dict(card.training) | {"content_sha256": f"{len(hashes)} images"}
+        card = replace(card, training=training)
+    click.echo(card.to_json())
 
 
 def _numbers(
