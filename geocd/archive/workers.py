@@ -221,7 +221,7 @@ def _own_settings() -> dict[str, Any]:
     """Settings of Dask under which workers of this machine lose less time.
 
     By itself Dask looks at what they do a hundred times a second, which nobody sees, and has them
-    hand back every freed 64 kB, which the next window asks for again: a sixth of their time.
+    hand back every freed 64 kB, which the next window asks for again: a tenth of their time.
     """
     import dask
 
